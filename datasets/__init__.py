@@ -1,0 +1,1 @@
+"""What a picture is, which pictures, and which split they belong to."""

@@ -1,0 +1,136 @@
+"""The one way from the bytes of a picture to the array a network sees.
+
+    read -> resize -> crop        bytes to uint8 (H, W, 3), by Pillow
+    normalise                     uint8 (B, H, W, 3) to float32 (B, 3, H, W), by NumPy
+
+Training, evaluation, prediction and export all come through here.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+# Part of the key of cached features: count it up when the same bytes would give other pixels.
+PIPELINE_VERSION = 1
+
+# A longer strip is cut to this before it is enlarged: 1 x 5000 pixels must not become 256 x 1,280,000.
+LONGEST_ASPECT = 8
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """How the network behind some weights wants its pictures."""
+
+    size: tuple[int, int]  # H, W of the network's input, cropped from the centre
+    resize: int | tuple[int, int]  # first to this short side, or to exactly this H, W (squashed)
+    mean_unit: tuple[float, float, float]  # of R, G, B in 0..1
+    std_unit: tuple[float, float, float]
+
+    def to_dict(self) -> dict:
+        """The facts as plain JSON and YAML types; `from_dict` reads them back."""
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, facts: dict) -> ImageSpec:
+        return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in facts.items()})
+
+
+class DamagedPicture(Exception):
+    """The bytes are not a picture that can be decoded whole."""
+
+
+def read(content: bytes) -> Image.Image:
+    """Decode to upright RGB: EXIF orientation applied, alpha laid over white, 16 bits scaled to 8.
+
+    Raises:
+        DamagedPicture: empty, truncated, of an unknown format, or too large to be a photograph.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd EXIF blocks: the pixels are what counts
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            picture = Image.open(io.BytesIO(content))
+            picture.load()
+            return to_rgb(_upright(picture))
+    except Exception as error:  # Pillow's decoders raise nearly any type on damaged bytes
+        raise DamagedPicture(str(error).replace("<_io.BytesIO object", "<file")[:200]) from error
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception:  # an unreadable EXIF block says nothing about the orientation
+        return picture
+
+
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """Any Pillow mode to RGB without clipping or a black background."""
+    if picture.mode.startswith("I") or picture.mode == "F":
+        values = np.asarray(picture, dtype=np.float64)
+        if values.max(initial=0) > 255:  # 16 bits a pixel
+            values = values / 257
+        elif picture.mode == "F" and values.max(initial=0) <= 1:
+            values = values * 255
+        picture = Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
+    if "A" in picture.mode or "a" in picture.mode or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture)
+    return picture.convert("RGB")
+
+
+def resize(picture: Image.Image, spec: ImageSpec) -> Image.Image:
+    """Bilinear with antialiasing, to the short side or the exact size that the spec states."""
+    if isinstance(spec.resize, int):
+        longest = LONGEST_ASPECT * min(picture.size)
+        if max(picture.size) > longest:
+            picture = ImageOps.fit(picture, [min(side, longest) for side in picture.size])
+        scale = spec.resize / min(picture.size)
+        width, height = (max(spec.resize, round(side * scale)) for side in picture.size)
+    else:
+        height, width = spec.resize
+    return picture.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def centre_crop(picture: Image.Image, spec: ImageSpec) -> Image.Image:
+    height, width = spec.size
+    left, top = (picture.width - width) // 2, (picture.height - height) // 2
+    return picture.crop((left, top, left + width, top + height))
+
+
+def normalise(images: np.ndarray, spec: ImageSpec) -> np.ndarray:
+    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W): (x / 255 - mean) / std in RGB."""
+    mean = np.float32(255) * np.array(spec.mean_unit, np.float32)
+    std = np.float32(255) * np.array(spec.std_unit, np.float32)
+    scaled = (images - mean) / std
+    return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
+
+
+def to_array(content: bytes, spec: ImageSpec) -> np.ndarray:
+    """The bytes of a file -> uint8 (H, W, 3) at the network's size. Raises DamagedPicture."""
+    return np.asarray(centre_crop(resize(read(content), spec), spec))
+
+
+def load_images(paths: Sequence[Path], spec: ImageSpec) -> tuple[np.ndarray, dict[int, str]]:
+    """A few pictures at once: uint8 (N, H, W, 3) and {row: reason} of those that cannot be read."""
+    images = np.zeros((len(paths), *spec.size, 3), dtype=np.uint8)
+    damaged = {}
+    for row, path in enumerate(paths):
+        try:
+            images[row] = to_array(Path(path).read_bytes(), spec)
+        except (DamagedPicture, OSError) as error:
+            damaged[row] = str(error)
+    return images, damaged
+
+
+def batches(images: np.ndarray, spec: ImageSpec, size: int) -> Iterator[np.ndarray]:
+    """Normalised float32 (B, 3, H, W) pieces of uint8 (N, H, W, 3), in order; the last may be smaller."""
+    for start in range(0, len(images), size):
+        yield normalise(images[start : start + size], spec)

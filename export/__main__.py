@@ -1,0 +1,83 @@
+"""The command line: python -m export RUN | verify RUN | predict MODEL PATH...
+
+Nothing heavy is imported before the arguments are understood.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from datasets.base import InputError
+from finetune.__main__ import explain
+
+VERBS = ("run", "verify", "predict")
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """`python -m export RUN` is short for `python -m export run RUN`."""
+    if arguments and arguments[0] not in (*VERBS, "-h", "--help"):
+        arguments = ["run", *arguments]
+    parser = argparse.ArgumentParser(
+        prog="python -m export",
+        description="Export the trained network of a run folder, and prove that it gives the same answers.",
+        epilog="python -m export RUN is short for python -m export run RUN.",
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    command = verbs.add_parser("run", help="write the model and its manifest, and compare it with the trained network")
+    command.add_argument("run", metavar="RUN", type=Path, help="a run folder")
+    command.add_argument("--file_format", "--file-format", nargs="+", choices=["MINDIR"], default=["MINDIR"])
+    command.add_argument("--threads", type=int, default=0, help="CPU threads; 0: all cores")
+    command = verbs.add_parser("verify", help="compare an export that is there once more")
+    command.add_argument("run", metavar="RUN", type=Path, help="a run folder with an export")
+    command.add_argument("--threads", type=int, default=0, help="CPU threads; 0: all cores")
+    command = verbs.add_parser("predict", help="classify pictures")
+    command.prog = "python -m finetune predict"
+    command.add_argument("model", metavar="RUN_OR_MINDIR", type=Path, help="a run folder or an exported .mindir")
+    command.add_argument("paths", metavar="PATH", type=Path, nargs="+", help="pictures, or folders of pictures")
+    command.add_argument("--csv", type=Path, metavar="FILE", help="also write all probabilities to this file")
+    command.add_argument("--platform", default="auto", help="auto, CPU, GPU or Ascend")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parsed = parse(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
+    try:
+        act(parsed)
+        return 0
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {explain(error)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nstopped.", file=sys.stderr)
+        return 130
+
+
+def act(parsed: argparse.Namespace) -> None:
+    from finetune.device import init_device
+
+    if parsed.verb == "predict":
+        init_device(parsed.platform)
+        from export.predict import show
+
+        show(parsed.model, parsed.paths, parsed.csv)
+        return
+
+    init_device("CPU", threads=parsed.threads)
+    from export import bundle
+
+    found = {"run": bundle.export_run, "verify": bundle.verify_run}[parsed.verb](parsed.run, parsed.threads)
+    print(
+        f"{parsed.run / 'export' / bundle.MODEL}: same class as the trained network on {found['same_class']} of "
+        f"{found['pictures']} evaluation pictures, largest difference {found['largest_difference']['to_ckpt']:.1e}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

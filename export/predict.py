@@ -1,0 +1,72 @@
+"""Classify pictures with a run or an exported model: a table on the screen, and a CSV file.
+
+python -m finetune predict runs/cats_vs_dogs/export/mobilenetv2.mindir photo.jpg holiday/ --csv out.csv
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from datasets.base import InputError
+from datasets.folder import find_pictures
+from datasets.image import load_images
+from datasets.progress import Progress
+from export.predictors import load_predictor
+from finetune.run_folder import write_csv
+
+PICTURES_AT_ONCE = 64
+
+
+def show(model: Path, paths: list[Path], csv_path: Path | None) -> None:
+    """Print `path predicted confidence` a picture; write the same and all probabilities to a CSV file.
+
+    Raises:
+        InputError: a path does not exist, nothing to predict, or no picture could be read.
+    """
+    pictures = expand(paths)
+    predictor = load_predictor(model)
+    rows = []
+    with Progress("predict", len(pictures), "pictures") as progress:
+        for start in range(0, len(pictures), PICTURES_AT_ONCE):
+            chunk = pictures[start : start + PICTURES_AT_ONCE]
+            images, damaged = load_images(chunk, predictor.image)
+            for row, reason in damaged.items():
+                print(f"left out: {chunk[row]}: {reason}", file=sys.stderr)
+            good = [row for row in range(len(chunk)) if row not in damaged]
+            if good:
+                probabilities = predictor(images[good])
+                rows += [_row(chunk[row], predictor.classes, p) for row, p in zip(good, probabilities)]
+            progress.update(len(chunk))
+    if not rows:
+        raise InputError(f"None of the {len(pictures)} picture(s) could be read.")
+    width = max(len(row["path"]) for row in rows)
+    for row in rows:
+        print(f"{row['path']:{width}}  {row['predicted']}  {100 * float(row['confidence']):.1f} %")
+    if csv_path:
+        write_csv(csv_path, rows)
+        print(f"written: {csv_path}")
+
+
+def expand(paths: list[Path]) -> list[Path]:
+    """Files as they are, folders as all pictures below them."""
+    pictures = []
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder.")
+        found = find_pictures(path) if path.is_dir() else [path]
+        if not found:
+            raise InputError(f"{path}: no pictures below this folder.")
+        pictures += found
+    return pictures
+
+
+def _row(path: Path, classes: tuple[str, ...], probabilities: np.ndarray) -> dict:
+    return {
+        "path": str(path),
+        "predicted": classes[probabilities.argmax()],
+        "confidence": f"{probabilities.max():.6f}",
+        **{f"p_{name}": f"{p:.8f}" for name, p in zip(classes, probabilities)},
+    }

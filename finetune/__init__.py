@@ -1,0 +1,1 @@
+"""Device, features, head, training, evaluation, report."""

@@ -1,0 +1,166 @@
+"""The command line: parse -> config -> device -> import the verb.
+
+Nothing heavy is imported before the arguments are understood, so that --help answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+from datasets.base import InputError
+from finetune.config import load_config
+
+# Flag, its setting, its help. The first spelling is the model zoo's where the zoo has one.
+RUN_FLAGS = (
+    (
+        ("--dataset_path", "--data"),
+        "data.dataset_path",
+        "folder of pictures: <root>/{train,eval}/<class>/* or <root>/<class>/*",
+    ),
+    (("--pretrain_ckpt", "--weights"), "model.pretrain_ckpt", "MobileNetV2 weights, a MindSpore CKPT"),
+    (("--epochs",), "train.epochs", "passes over the training rows"),
+    (("--batch_size",), "train.batch_size", "rows a training step"),
+    (("--seed",), "seed", "one seed, one result"),
+    (("--name",), "name", "of the run folder; the data set's name if not given"),
+    (("--runs_dir",), "runs_dir", "where run folders are made"),
+    (("--cache_dir",), "cache_dir", "where computed features are kept"),
+)
+CACHE_FLAG = RUN_FLAGS[-1:]
+DEVICE_FLAGS = (
+    (("--platform", "--device_target"), "platform", "auto, CPU, GPU or Ascend"),
+    (("--device_id",), "device_id", "which GPU or Ascend; else the variable DEVICE_ID, else 0"),
+    (("--threads",), "threads", "CPU threads; 0: all cores"),
+)
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m finetune",
+        description="Fine-tune a MobileNetV2 head on your pictures and export it.",
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    for verb, help_text in (
+        ("run", "everything: features, before, training, after, report, verified export"),
+        ("train", "the same without the export"),
+        ("features", "only compute and cache the features"),
+    ):
+        command = verbs.add_parser(verb, help=help_text, description=help_text)
+        command.add_argument("config", nargs="?", metavar="CONFIG.yaml", help="settings; see finetune/configs")
+        add_settings(command, RUN_FLAGS + DEVICE_FLAGS)
+        command.add_argument("--exist_ok", "--exist-ok", action="store_true", help="write into an existing run folder")
+        command.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            help="any setting, as --set train.learning_rate=0.01",
+        )
+
+    command = verbs.add_parser("eval", help="evaluate a run on its evaluation pictures, or on others")
+    command.add_argument("run", metavar="RUN", help="a run folder")
+    command.add_argument(
+        "--dataset_path", "--data", help="another folder with the same classes; all its pictures count"
+    )
+    add_settings(command, CACHE_FLAG + DEVICE_FLAGS)
+
+    command = verbs.add_parser("predict", help="classify pictures with a run or a MindIR file", add_help=False)
+    command.add_argument("rest", nargs=argparse.REMAINDER)
+
+    command = verbs.add_parser("report", help="draw the figures and report.html of a run again")
+    command.add_argument("run", metavar="RUN", help="a run folder")
+
+    command = verbs.add_parser("checks", help="show versions, device, kernel guard, threads, memory, folders")
+    add_settings(command, DEVICE_FLAGS)
+    return parser.parse_args(arguments)
+
+
+def add_settings(command: argparse.ArgumentParser, flags) -> None:
+    """Flags that stand for settings; each with underscores or hyphens."""
+    for spellings, key, help_text in flags:
+        hyphened = [spelling[:2] + spelling[2:].replace("_", "-") for spelling in spellings]
+        names = dict.fromkeys([*spellings, *hyphened])
+        command.add_argument(*names, dest=key, help=help_text, metavar=key.split(".")[-1].upper())
+
+
+def settings_of(parsed: argparse.Namespace) -> dict[str, str]:
+    """{"section.key": text} of the flags that were given."""
+    keys = [key for _, key, _ in RUN_FLAGS + DEVICE_FLAGS]
+    flags = {key: vars(parsed)[key] for key in keys if vars(parsed).get(key) is not None}
+    if getattr(parsed, "exist_ok", False):
+        flags["exist_ok"] = True
+    for pair in getattr(parsed, "set", []):
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise InputError(f"--set {pair}: expected KEY=VALUE, as in --set train.epochs=5.")
+        flags[key] = value
+    return flags
+
+
+def main(arguments: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["predict"]:  # the room of predictions lies behind this one: it gets its own process
+        return subprocess.run([sys.executable, "-m", "export", *arguments]).returncode
+    parsed = parse(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
+    logging.getLogger("finetune").setLevel(logging.INFO)
+    try:
+        act(parsed)
+        return 0
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {explain(error)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nstopped. Computed features are kept; the same command continues from there.", file=sys.stderr)
+        return 130
+
+
+def act(parsed: argparse.Namespace) -> None:
+    if parsed.verb == "report":
+        from finetune import report
+
+        print(report.write(Path(parsed.run)))
+        return
+
+    config = load_config(getattr(parsed, "config", None), settings_of(parsed))
+    if parsed.verb == "checks":
+        from finetune import checks
+
+        checks.show(config)
+        return
+
+    from finetune.device import init_device
+
+    device = init_device(config.platform, config.device_id, config.threads, config.seed)
+    if parsed.verb == "eval":
+        from finetune import evaluate_run
+
+        evaluate_run.show(Path(parsed.run), parsed.dataset_path, config, device)
+        return
+
+    from finetune import run
+
+    {"run": run.run, "train": run.train, "features": run.features}[parsed.verb](config, device)
+
+
+def explain(error: OSError) -> str:
+    """What the system said, with the file and what to do."""
+    where = f"{error.filename}: " if error.filename else ""
+    advice = {
+        errno.ENOSPC: "The disk is full: free some space and repeat the command; what is computed is kept.",
+        errno.EACCES: "No permission: choose another folder with --runs_dir or --cache_dir, or change its rights.",
+        errno.EROFS: "The folder is read-only: choose another with --runs_dir or --cache_dir.",
+    }.get(error.errno, "")
+    return f"{where}{error.strerror or error}. {advice}".strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""The context initializer: device, threads, seeds, and the CPU kernel guard.
+
+Called once, before the first kernel. The environment variables it sets are read by MindSpore and
+its libraries when they load, so this module imports MindSpore inside the functions only.
+"""
+
+from __future__ import annotations
+
+import os
+import platform as host
+import random
+import signal
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+
+from datasets.base import InputError
+
+PLATFORMS = ("Ascend", "GPU", "CPU")  # in the order in which "auto" tries them
+GUARD_VARIABLE = "ONEDNN_MAX_CPU_ISA"
+GUARD_VALUE = "AVX2"
+
+
+@dataclass(frozen=True)
+class Device:
+    platform: str  # CPU, GPU or Ascend
+    device_id: int
+    threads: int
+    kernel_guard: str  # what was decided, in words
+
+
+def init_device(platform: str = "auto", device_id: int | None = None, threads: int = 0, seed: int = 1) -> Device:
+    """Choose the device and seed everything that draws random numbers.
+
+    Raises:
+        InputError: the device is not there, or DEVICE_ID is not a number.
+    """
+    threads = threads or usable_cores()
+    os.environ.setdefault("GLOG_v", "3")  # MindSpore's log: errors only
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    guard = set_kernel_guard()  # also where a GPU computes: it concerns CPU kernels only
+
+    let_ctrl_c_through()
+
+    import mindspore as ms
+
+    chosen = choose_platform(platform, available_platforms())
+    number = device_number(device_id)
+    try:
+        ms.set_device(chosen, number) if chosen != "CPU" else ms.set_device("CPU")
+    except (RuntimeError, ValueError) as error:
+        raise InputError(
+            f"{chosen} {number} cannot be used: {str(error).strip().splitlines()[0]} "
+            "Choose another --device_id, or --platform CPU."
+        ) from error
+    ms.set_context(mode=ms.GRAPH_MODE)
+    seed_everything(seed)
+    return Device(chosen, number, threads, guard)
+
+
+def let_ctrl_c_through() -> None:
+    """Make Ctrl-C a KeyboardInterrupt again.
+
+    MindSpore answers SIGINT by sending SIGTERM to its own process, which would end it on the spot:
+    nothing could be written and nobody told. Taken as an interrupt, SIGTERM unwinds like Ctrl-C.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def seed_everything(seed: int) -> None:
+    """Python, NumPy, MindSpore and its data pipelines."""
+    import mindspore as ms
+
+    random.seed(seed)
+    np.random.seed(seed)
+    ms.set_seed(seed)
+    ms.dataset.config.set_seed(seed)
+
+
+def choose_platform(wanted: str, available: tuple[str, ...]) -> str:
+    """The platform to use; "auto" takes the fastest that is there."""
+    by_lower = {name.lower(): name for name in PLATFORMS}
+    if wanted.lower() == "auto":
+        return next(name for name in PLATFORMS if name in available)
+    name = by_lower.get(wanted.lower())
+    if name is None:
+        raise InputError(f"--platform {wanted}: unknown. Choose auto, {', '.join(sorted(PLATFORMS))}.")
+    if name not in available:
+        raise InputError(
+            f"--platform {name}: MindSpore finds no {name} here; found: {', '.join(available)}. Continue with "
+            f"--platform {available[-1]}, or install the driver and the MindSpore package for {name} "
+            "(https://www.mindspore.cn/install/en) and see `python -m finetune checks`."
+        )
+    return name
+
+
+def available_platforms() -> tuple[str, ...]:
+    """The platforms this MindSpore can run on, in the order of PLATFORMS."""
+    import mindspore as ms
+
+    return tuple(name for name in PLATFORMS if name == "CPU" or ms.hal.is_available(name))
+
+
+def set_kernel_guard() -> str:
+    """Keep oneDNN off its AVX-512 reference kernels; returns what was decided, in words.
+
+    MindSpore 2.10 bundles oneDNN 3.10.1, whose AVX-512 path runs 3x3, 5x5 and depthwise convolutions
+    through a reference kernel about ten times slower than its AVX2 path.
+    """
+    if host.machine().lower() not in ("x86_64", "amd64"):
+        return "not needed: not an x86 processor"
+    if GUARD_VARIABLE in os.environ:
+        return f"left as you set it: {GUARD_VARIABLE}={os.environ[GUARD_VARIABLE]}"
+    if not has_avx512():
+        return "not needed: no AVX-512"
+    os.environ[GUARD_VARIABLE] = GUARD_VALUE
+    return f"on: {GUARD_VARIABLE}={GUARD_VALUE}"
+
+
+def has_avx512() -> bool:
+    """As NumPy's own kernel dispatch sees the processor."""
+    core = getattr(np, "_core", None) or np.core
+    return bool(core._multiarray_umath.__cpu_features__.get("AVX512F", False))
+
+
+def usable_cores() -> int:
+    """Cores this process may run on, which in a container can be fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def device_number(given: int | None) -> int:
+    if given is not None:
+        return given
+    text = os.environ.get("DEVICE_ID", "0")
+    if not text.isdigit():
+        raise InputError(f"DEVICE_ID={text!r}: must be a number from 0. Correct it, or give --device_id.")
+    return int(text)

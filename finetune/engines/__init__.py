@@ -1,0 +1,1 @@
+"""Who computes the features of a frozen backbone: one small interface, one file an engine."""

@@ -1,0 +1,71 @@
+"""The accuracy of a finished run, on its own evaluation pictures or on another folder.
+
+python -m finetune eval runs/cats_vs_dogs
+python -m finetune eval runs/cats_vs_dogs --dataset_path more_pictures
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from datasets.base import InputError
+from datasets.folder import load_folder
+from finetune.config import Config
+from finetune.device import Device
+from finetune.engines.mindspore import MindSporeEngine
+from finetune.evaluate import evaluate
+from finetune.features import extract
+from finetune.run_folder import read_json
+from finetune.trained import load_trained
+
+log = logging.getLogger("finetune")
+
+
+def show(run: Path, dataset_path: str | None, config: Config, device: Device) -> dict:
+    """Print the metrics and return them.
+
+    Raises:
+        InputError: not a finished run, no pictures, or classes that the run does not know.
+    """
+    split = read_json(run, "split.json")
+    trained = load_trained(run)
+    paths, labels = _pictures(run, split, dataset_path)
+    found = extract(paths, trained.backbone, MindSporeEngine(trained.backbone), config.cache_dir, device.threads)
+    for path, reason in found.damaged.items():
+        log.warning("left out: %s: %s", path, reason)
+    if not found.readable.any():
+        raise InputError(f"{dataset_path or split['root']}: none of its {len(paths)} pictures can be read.")
+    metrics = evaluate(trained.head, found.rows[found.readable], labels[found.readable], trained.classes).metrics
+    low, high = metrics["interval"]
+    log.info(
+        "%d pictures: accuracy %.1f %%, 95 %% interval %.1f .. %.1f %%, loss %.4f",
+        *(metrics["pictures"], 100 * metrics["accuracy"], 100 * low, 100 * high, metrics["loss"]),
+    )
+    for name, row in metrics["per_class"].items():
+        log.info(
+            "  %-20s %4d pictures, recall %5.1f %%, precision %5.1f %%",
+            name,
+            row["pictures"],
+            100 * row["recall"],
+            100 * row["precision"],
+        )
+    return metrics
+
+
+def _pictures(run: Path, split: dict, dataset_path: str | None) -> tuple[list[Path], np.ndarray]:
+    """The files to evaluate and their labels in the order of the run's classes."""
+    if dataset_path is None:
+        labels = [split["classes"].index(name) for name in split["eval"].values()]
+        return [Path(split["root"], name) for name in split["eval"]], np.array(labels, np.int32)
+    dataset = load_folder(Path(dataset_path))
+    unknown = sorted(set(dataset.classes) - set(split["classes"]))
+    if unknown:
+        raise InputError(
+            f"{dataset.root}: the class {unknown[0]!r} is not one of {run}: {', '.join(split['classes'])}. "
+            "Rename or remove its folder."
+        )
+    to_run_label = np.array([split["classes"].index(name) for name in dataset.classes], np.int32)
+    return list(dataset.paths), to_run_label[dataset.labels]

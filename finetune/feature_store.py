@@ -1,0 +1,109 @@
+"""The feature store on disk: whole chunks of rows, found by the sha256 of the picture's bytes.
+
+    <cache_dir>/features/<facts>/facts.json
+    <cache_dir>/features/<facts>/<chunk>.features.npy     float32 (n, D)
+    <cache_dir>/features/<facts>/<chunk>.keys.npy         uint8 (n, 32), written last: marks it complete
+
+<facts> is the sha256 of everything beside the picture that decides its numbers. Files appear by rename
+and are never changed, so a killed run leaves only whole chunks, and two runs at once at worst compute
+the same rows twice.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from datasets.base import InputError
+
+STALE_SECONDS = 24 * 3600  # temporary files of killed runs are removed after this
+
+log = logging.getLogger("finetune")
+
+
+class FeatureStore:
+    """The folder of one backbone: write whole chunks, find rows by key."""
+
+    def __init__(self, cache_dir: Path, facts: dict):
+        text = json.dumps(facts, sort_keys=True)
+        self.folder = Path(cache_dir) / "features" / hashlib.sha256(text.encode()).hexdigest()[:32]
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not (self.folder / "facts.json").exists():
+                replace_file(self.folder / "facts.json", lambda f: f.write(json.dumps(facts, indent=1).encode()))
+            elif not os.access(self.folder, os.W_OK):
+                raise PermissionError(errno.EACCES, "no permission to write")
+        except OSError as error:
+            raise InputError(
+                f"{self.folder}: the feature cache cannot be written ({error.strerror}). "
+                "Choose another folder with --cache_dir."
+            ) from error
+        self._remove_stale()
+
+    def write_chunk(self, keys: Sequence[bytes], features: np.ndarray) -> None:
+        packed = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(len(keys), 32)
+        name = hashlib.sha256(packed.tobytes()).hexdigest()[:32]
+        files = {f"{name}.features.npy": features.astype(np.float32, copy=False), f"{name}.keys.npy": packed}
+        for file_name, array in files.items():
+            if not (self.folder / file_name).exists():  # another run was first, with the same rows
+                replace_file(self.folder / file_name, lambda f, array=array: np.save(f, array))
+
+    def read_index(self) -> dict[bytes, tuple[Path, int]]:
+        """Key -> (features file, row in it). A chunk that does not read back whole is removed."""
+        index = {}
+        for keys_file in sorted(self.folder.glob("*.keys.npy")):
+            features_file = keys_file.with_name(keys_file.name.replace(".keys.", ".features."))
+            try:
+                keys = np.load(keys_file)
+                if len(np.load(features_file, mmap_mode="r")) != len(keys):
+                    raise ValueError("the number of rows differs")
+            except (OSError, ValueError, EOFError) as error:
+                log.warning("%s: damaged chunk of the feature cache, computed again (%s)", keys_file, error)
+                keys_file.unlink(missing_ok=True)
+                features_file.unlink(missing_ok=True)
+                continue
+            index.update({key.tobytes(): (features_file, row) for row, key in enumerate(keys)})
+        return index
+
+    def gather(self, places: Sequence[tuple[Path, int] | None]) -> np.ndarray:
+        """float32 (N, D) in the order of `places`; rows at None stay NaN."""
+        by_file: dict[Path, list[tuple[int, int]]] = {}
+        for target, place in enumerate(places):
+            if place:
+                by_file.setdefault(place[0], []).append((target, place[1]))
+        rows = np.empty((0, 0), np.float32)
+        for file, pairs in by_file.items():
+            chunk = np.load(file, mmap_mode="r")
+            if not rows.size:
+                rows = np.full((len(places), chunk.shape[1]), np.nan, np.float32)
+            targets, sources = np.array(pairs).T
+            rows[targets] = chunk[sources]
+        return rows
+
+    def _remove_stale(self) -> None:
+        for leftover in self.folder.glob("*.tmp"):
+            if time.time() - leftover.stat().st_mtime > STALE_SECONDS:
+                leftover.unlink(missing_ok=True)
+
+
+def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, put it on disk, and rename it to `path`."""
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

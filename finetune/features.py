@@ -1,0 +1,212 @@
+"""Features: each picture goes through the frozen backbone once, and comes from the cache after that.
+
+A row is found by the sha256 of the picture's bytes, in the store of everything else that decides its
+numbers: weights, ImageSpec, layer, the engine's numeric class. Paths, names and batch sizes play no
+part, so moved pictures are found again and changed ones never.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from datasets.base import Dataset, InputError, Split
+from datasets.folder import VIEWS_FOLDER
+from datasets.image import PIPELINE_VERSION, DamagedPicture, ImageSpec, normalise, to_array
+from datasets.progress import Progress
+from datasets.split import keep
+from finetune.feature_store import FeatureStore, replace_file
+
+if TYPE_CHECKING:
+    from finetune.engines.mindspore import MindSporeEngine
+    from pretrained.weights import Backbone
+
+CHUNK_ROWS = 64  # what a killed run can lose
+LAYER = "pooled"
+
+log = logging.getLogger("finetune")
+
+
+@dataclass(frozen=True)
+class Features:
+    """Rows of N pictures, and what it took to get them."""
+
+    rows: np.ndarray  # float32 (N, D); NaN where not readable
+    keys: list  # N sha256 digests of the files
+    readable: np.ndarray  # bool (N,)
+    damaged: dict[str, str]  # path -> reason
+    computed: int  # pictures that went through the backbone now
+    seconds: float  # spent on those
+
+
+def extract(
+    paths: Sequence[Path], backbone: Backbone, engine: MindSporeEngine, cache_dir: str | Path, threads: int
+) -> Features:
+    """Features of N pictures, from the cache where it has them.
+
+    Raises:
+        InputError: the cache folder cannot be written.
+    """
+    spec = backbone.record.image
+    store = FeatureStore(Path(cache_dir), store_facts(spec, backbone.digest, engine.numeric_class))
+    keys, damaged = hash_files(paths, threads)
+    index = store.read_index()
+    missing = [row for row in first_of_each(keys) if keys[row] not in index]
+    computed, seconds = 0, 0.0
+    if missing:
+        started = time.perf_counter()
+        computed = _compute(missing, paths, keys, spec, engine, store, damaged, threads)
+        seconds = time.perf_counter() - started
+        index = store.read_index()
+    readable = np.array([key in index for key in keys], dtype=bool)
+    unreadable = {row: damaged.get(keys[row], "cannot be read") for row in np.flatnonzero(~readable)}
+    rows = store.gather([index.get(key) for key in keys])
+    return Features(rows, keys, readable, {str(paths[r]): why for r, why in unreadable.items()}, computed, seconds)
+
+
+def store_facts(spec: ImageSpec, weights_digest: str, numeric_class: str) -> dict:
+    """Everything beside the picture that decides the numbers of its row."""
+    return {
+        "weights": weights_digest,
+        "image": spec.to_dict(),
+        "pipeline": PIPELINE_VERSION,
+        "layer": LAYER,
+        "numeric_class": numeric_class,
+    }
+
+
+def hash_files(paths: Sequence[Path], threads: int) -> tuple[list, dict]:
+    """(N keys, {key: reason}). A file that cannot be read gets a key of its own that no row has."""
+    damaged = {}
+
+    def hash_one(path: Path):
+        try:
+            return hashlib.sha256(path.read_bytes()).digest()
+        except OSError as error:
+            damaged[str(path)] = error.strerror or str(error)
+            return str(path)
+
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(hash_one, paths)), damaged
+
+
+def first_of_each(keys: Sequence) -> list[int]:
+    """The rows where a key stands for the first time: the same picture twice is computed once."""
+    first = {}
+    for row, key in enumerate(keys):
+        if isinstance(key, bytes):
+            first.setdefault(key, row)
+    return list(first.values())
+
+
+def _compute(rows, paths, keys, spec, engine, store, damaged, threads) -> int:
+    """Send the pictures of `rows` through the engine, a chunk on disk after each CHUNK_ROWS."""
+    waiting_keys, waiting_features, computed = [], [], 0
+    with Progress("features", len(rows), "pictures") as progress:
+        try:
+            for batch_keys, batch in _decoded(rows, paths, keys, spec, engine.batch_size, damaged, threads, progress):
+                waiting_features.append(engine(batch))
+                waiting_keys += batch_keys
+                computed += len(batch_keys)
+                if len(waiting_keys) >= CHUNK_ROWS:
+                    store.write_chunk(waiting_keys, np.concatenate(waiting_features))
+                    waiting_keys, waiting_features = [], []
+        finally:  # also on Ctrl-C: what is computed is kept
+            if waiting_keys:
+                store.write_chunk(waiting_keys, np.concatenate(waiting_features))
+    return computed
+
+
+def _decoded(rows, paths, keys, spec, batch_size, damaged, threads, progress) -> Iterator:
+    """Yield (keys, float32 (B, 3, H, W)); decoding runs ahead on all threads by a few batches."""
+
+    def decode(row: int):
+        content = Path(paths[row]).read_bytes()
+        keys[row] = hashlib.sha256(content).digest()  # of the bytes decoded, if the file just changed
+        return to_array(content, spec)
+
+    ahead = deque()
+    upcoming = iter(rows)
+    with ThreadPoolExecutor(threads) as pool:
+
+        def fill():
+            while len(ahead) < 4 * batch_size and (row := next(upcoming, None)) is not None:
+                ahead.append((row, pool.submit(decode, row)))
+
+        batch_keys, images = [], []
+        fill()
+        while ahead:
+            row, future = ahead.popleft()
+            fill()
+            progress.update(1)
+            try:
+                images.append(future.result())
+                batch_keys.append(keys[row])
+            except (DamagedPicture, OSError) as error:
+                damaged[keys[row]] = str(error)
+            if len(images) == batch_size or (images and not ahead):
+                yield batch_keys, normalise(np.stack(images), spec)
+                batch_keys, images = [], []
+
+
+def usable_split(dataset: Dataset, features: Features, split: Split) -> Split:
+    """The split without the pictures that cannot be read. Says what is left out, and what looks wrong.
+
+    Raises:
+        InputError: a class has no readable picture left.
+    """
+    rate = f", {features.computed / features.seconds:.1f} images/s" if features.computed else ""
+    log.info("features: %d computed in %.1f s%s; the others cached", features.computed, features.seconds, rate)
+    for path, reason in features.damaged.items():
+        log.warning("left out: %s: %s", path, reason)
+    if features.damaged:
+        log.warning("%d damaged picture(s) left out of %d", len(features.damaged), len(dataset))
+    split = keep(split, features.readable)
+    check_every_class(dataset, split)
+    warn_of_leaks(features, split)
+    return split
+
+
+def check_every_class(dataset: Dataset, split: Split) -> None:
+    for part, rows in (("train", split.train), ("eval", split.eval)):
+        counts = np.bincount(dataset.labels[rows], minlength=len(dataset.classes))
+        for name in np.array(dataset.classes)[counts == 0]:
+            raise InputError(
+                f"{dataset.root}: no picture of the class {name!r} in the {part} part can be read. "
+                "Replace the damaged files listed above."
+            )
+
+
+def warn_of_leaks(features: Features, split: Split) -> None:
+    """The same bytes in training and evaluation make the accuracy look better than it is."""
+    seen = {features.keys[row] for rows in (split.train, split.valid) for row in rows}
+    common = sum(features.keys[row] in seen for row in split.eval)
+    if common:
+        log.warning("%d evaluation picture(s) are also among the training pictures: the accuracy is too high", common)
+
+
+def write_views(dataset: Dataset, features: Features, split: Split) -> None:
+    """Plain copies with the names people know: <dataset>/features/{train,eval}_{feature,label}.npy.
+
+    float32 (n, D) and int32 (n,), in the order of the data set; "train" includes the validation rows.
+    They are written anew by each run and never read back, so a read-only folder stops nothing.
+    """
+    folder = dataset.root / VIEWS_FOLDER
+    parts = {"train": np.sort(np.concatenate([split.train, split.valid])), "eval": split.eval}
+    try:
+        folder.mkdir(exist_ok=True)
+        for part, rows in parts.items():
+            for name, array in (("feature", features.rows[rows]), ("label", dataset.labels[rows])):
+                replace_file(folder / f"{part}_{name}.npy", lambda f, array=array: np.save(f, array))
+        log.info("views: %s", folder)
+    except OSError as error:
+        log.warning("views not written: %s", error)

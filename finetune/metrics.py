@@ -1,0 +1,67 @@
+"""The numbers, by scikit-learn where it has them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+CALIBRATION_BINS = 10
+
+
+def summarise(probabilities: np.ndarray, y: np.ndarray, classes: tuple[str, ...]) -> dict:
+    """Plain numbers for metrics.json from probabilities (N, C) and labels y (N,)."""
+    labels = np.arange(len(classes))
+    predicted = probabilities.argmax(1)
+    precision, recall, f1, support = precision_recall_fscore_support(y, predicted, labels=labels, zero_division=0)
+    return {
+        **accuracy_with_interval(predicted, y),
+        "loss": cross_entropy(probabilities, y),
+        "calibration_error": calibration_error(probabilities, y),
+        "per_class": {
+            name: {"precision": p, "recall": r, "f1": f, "pictures": int(n)}
+            for name, p, r, f, n in zip(classes, precision.tolist(), recall.tolist(), f1.tolist(), support)
+        },
+        "confusion": confusion_matrix(y, predicted, labels=labels).tolist(),  # [true][predicted]
+    }
+
+
+def accuracy_with_interval(predicted: np.ndarray, y: np.ndarray) -> dict:
+    correct = int((predicted == y).sum())
+    return {"accuracy": correct / len(y), "interval": wilson_interval(correct, len(y)), "pictures": len(y)}
+
+
+def cross_entropy(probabilities: np.ndarray, y: np.ndarray) -> float:
+    """Mean over N rows of -log(probability of the true class), in nats."""
+    return float(-np.log(np.maximum(probabilities[np.arange(len(y)), y], 1e-12)).mean())
+
+
+def wilson_interval(correct: int, count: int, z: float = 1.959964) -> list[float]:
+    """95 % interval of a share (Wilson, 1927): honest near 0 and 1 and for few pictures."""
+    share = correct / count
+    centre = share + z * z / (2 * count)
+    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    scale = 1 + z * z / count
+    return [max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)]
+
+
+def calibration_error(probabilities: np.ndarray, y: np.ndarray) -> float:
+    """Expected calibration error in 0..1 (Guo et al., "On Calibration of Modern Neural Networks", 2017)."""
+    confidence = probabilities.max(1)
+    correct = probabilities.argmax(1) == y
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    gaps = [abs(correct[bins == b].mean() - confidence[bins == b].mean()) * (bins == b).mean() for b in np.unique(bins)]
+    return float(sum(gaps))
+
+
+def majority_class(train_y: np.ndarray, y: np.ndarray) -> dict:
+    """Always the most frequent training class."""
+    return accuracy_with_interval(np.full(len(y), np.bincount(train_y).argmax()), y)
+
+
+def nearest_class_mean(train_x: np.ndarray, train_y: np.ndarray, x: np.ndarray, y: np.ndarray) -> dict:
+    """The class whose mean training feature is nearest: what the backbone knows without training."""
+    means = np.stack([train_x[train_y == label].mean(0) for label in range(train_y.max() + 1)])  # (C, D)
+    distances = (means**2).sum(1) - 2 * x @ means.T  # squared, less a term that is the same for all classes
+    return accuracy_with_interval(distances.argmin(1), y)

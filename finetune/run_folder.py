@@ -1,0 +1,115 @@
+"""The folder of one run: numbered when it exists, and everything in it as plain files.
+
+config.yaml, split.json, environment.json, log.txt, results.csv, metrics.json, predictions.csv,
+ckpt/, figures/*.png, report.html, export/. It is all that `export` gets to see of a run.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import platform as host
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+
+from datasets.base import InputError
+from finetune.config import Config, to_yaml
+from finetune.device import Device
+
+PACKAGES = ("mindspore", "numpy", "pillow", "scikit-learn", "matplotlib")
+
+log = logging.getLogger("finetune")
+
+
+def create(config: Config, default_name: str) -> Path:
+    """Make `<runs_dir>/<name>`, or `<name>-2` and so on where it exists, and write config.yaml.
+
+    Raises:
+        InputError: the folder cannot be made or written.
+    """
+    name = config.name or default_name
+    number = 1
+    while True:
+        folder = Path(config.runs_dir) / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True, exist_ok=config.exist_ok)
+            (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+            return folder
+        except FileExistsError:
+            if not folder.is_dir() and folder.exists():
+                raise InputError(f"{folder}: a file of this name is in the way. Choose another --name.") from None
+            number += 1
+        except OSError as error:
+            raise InputError(
+                f"{folder}: the run folder cannot be written ({error.strerror}). Choose another place with --runs_dir."
+            ) from error
+
+
+def log_to(folder: Path) -> None:
+    """From now on the log also goes into the run's log.txt."""
+    handler = logging.FileHandler(folder / "log.txt", mode="w", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    log.addHandler(handler)
+
+
+def write_environment(folder: Path, device: Device, seed: int) -> None:
+    """environment.json: what is needed to repeat the run beside its config."""
+    facts = {
+        "command": sys.argv,
+        "python": host.python_version(),
+        "system": host.platform(),
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "device": asdict(device),
+        "seed": seed,
+        "git_revision": _git_revision(),
+    }
+    write_json(folder / "environment.json", facts)
+
+
+def _git_revision() -> str | None:
+    """Of this checkout, with "+changes" when it has any; None without git."""
+    command = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--dirty=+changes",
+        "--abbrev=40",
+    ]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def write_json(path: Path, facts: dict) -> None:
+    path.write_text(json.dumps(facts, ensure_ascii=False, indent=1), encoding="utf-8")
+
+
+def write_csv(path: Path, rows: Iterable[Mapping]) -> None:
+    rows = list(rows)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_json(run: Path, name: str) -> dict:
+    """A JSON file of a run folder.
+
+    Raises:
+        InputError: there is no such run, or the run did not get that far.
+    """
+    path = run / name
+    if not run.is_dir():
+        raise InputError(f"{run}: no such run folder. Runs are made by `python -m finetune run` below runs/.")
+    if not path.is_file():
+        raise InputError(f"{path}: not there. Is {run} a run folder, and did its run finish? See {run / 'log.txt'}.")
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,195 @@
+"""fit -> train_epoch -> train_step: one loop, for a head on features as for a network on pictures.
+
+All rows stay on the device; a step is told which rows to take. The last batch of an epoch is filled
+up with rows of weight 0, so that no row is dropped and one compiled graph serves all steps.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn, ops
+
+from datasets.base import InputError
+from finetune.config import TrainConfig
+from finetune.evaluate import Predictor
+from finetune.metrics import cross_entropy
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """One row of results.csv. Losses are cross-entropies in nats; accuracies are 0..1."""
+
+    epoch: int
+    train_loss: float  # with label smoothing and penalties, as it is minimised
+    train_accuracy: float
+    valid_loss: float  # plain cross-entropy; NaN without validation rows
+    valid_accuracy: float
+    learning_rate: float  # at the last step
+    seconds: float
+
+    to_dict = asdict
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What `fit` leaves beside the network, which holds the weights of the best epoch."""
+
+    history: tuple[EpochRow, ...]
+    best_epoch: int
+
+
+class TrainStep(nn.Cell):
+    """Loss, gradients and one optimizer step for the rows (B,) of x (N, ...) and y (N,)."""
+
+    def __init__(self, network: nn.Cell, optimizer: nn.Optimizer, config: TrainConfig):
+        super().__init__(auto_prefix=False)
+        self.network = network
+        self.optimizer = optimizer
+        self.label_smoothing = config.label_smoothing
+        self.l1, self.l2 = config.l1, config.l2
+        self.penalised = ms.ParameterTuple(decayed(network)) if config.l1 or config.l2 else ()
+        self.gradients = ms.value_and_grad(self.loss, None, optimizer.parameters, has_aux=True)
+
+    def loss(self, x, y, rows, weights):
+        targets = y[rows]
+        logits = self.network(x[rows])
+        each = ops.cross_entropy(logits, targets, reduction="none", label_smoothing=self.label_smoothing)
+        loss = (each * weights).sum() / weights.sum()
+        for parameter in self.penalised:
+            loss = loss + self.l1 * parameter.abs().sum() + self.l2 * parameter.square().sum()
+        correct = ops.logical_and(logits.argmax(1).astype(ms.int32) == targets, weights > 0)
+        return loss, correct.astype(ms.float32).sum()
+
+    def construct(self, x, y, rows, weights):
+        (loss, correct), gradients = self.gradients(x, y, rows, weights)
+        self.optimizer(gradients)
+        return loss, correct
+
+
+def fit(
+    network: nn.Cell,
+    train: tuple[np.ndarray, np.ndarray],
+    valid: tuple[np.ndarray, np.ndarray],
+    config: TrainConfig,
+    class_count: int,
+    seed: int,
+    on_epoch: Callable[[str], None] = print,
+) -> Fitted:
+    """Train `network` on x (N, ...) float32 and y (N,) int32; leave the weights of the best epoch in it.
+
+    The best epoch is that of the lowest validation loss, or of the lowest training loss where there
+    are no validation rows. `on_epoch` gets a line of text an epoch.
+
+    Raises:
+        InputError: the loss is not a number any more.
+    """
+    x, y = train
+    steps = math.ceil(len(x) / config.batch_size)
+    rates = learning_rates(config, steps)
+    step = TrainStep(network, make_optimizer(network, config, rates), config)
+    device_x, device_y = ms.Tensor(x), ms.Tensor(y)
+    row_weights = class_weights(y, class_count, config.class_weights)[y]
+    predictor = Predictor(network)
+    rng = np.random.default_rng(seed)
+
+    history, best, best_loss, best_epoch = [], None, math.inf, 0
+    for epoch in range(1, config.epochs + 1):
+        started = time.perf_counter()
+        network.set_train(True)
+        loss, accuracy = train_epoch(step, device_x, device_y, row_weights, config.batch_size, rng)
+        network.set_train(False)
+        valid_loss, valid_accuracy = judge(predictor, *valid)
+        seconds = time.perf_counter() - started
+        rate = float(rates[epoch * steps - 1])
+        history.append(EpochRow(epoch, loss, accuracy, valid_loss, valid_accuracy, rate, seconds))
+        on_epoch(log_line(history[-1], config.epochs, steps))
+
+        judged = valid_loss if len(valid[0]) else loss
+        if not math.isfinite(loss):
+            raise InputError(
+                f"The training loss became {loss} in epoch {epoch}. Lower train.learning_rate "
+                f"(now {config.learning_rate}), for example --set train.learning_rate={config.learning_rate / 10:g}."
+            )
+        if judged < best_loss:
+            best_loss, best_epoch = judged, epoch
+            best = [parameter.asnumpy().copy() for parameter in network.trainable_params()]
+        elif config.patience and epoch - best_epoch >= config.patience:
+            break
+    for parameter, value in zip(network.trainable_params(), best):
+        parameter.set_data(ms.Tensor(value))
+    return Fitted(tuple(history), best_epoch)
+
+
+def train_epoch(step, x, y, row_weights: np.ndarray, batch_size: int, rng) -> tuple[float, float]:
+    """Each row once, in random order. Returns (mean loss, accuracy) over the rows."""
+    count = len(row_weights)
+    order = rng.permutation(count).astype(np.int32)
+    results = []
+    for start in range(0, count, batch_size):
+        rows = order[start : start + batch_size]
+        weights = row_weights[rows]
+        filler = batch_size - len(rows)
+        padded_rows = np.concatenate([rows, np.zeros(filler, np.int32)])
+        padded_weights = np.concatenate([weights, np.zeros(filler, np.float32)])
+        results.append((weights.sum(), *step(x, y, ms.Tensor(padded_rows), ms.Tensor(padded_weights))))
+    share = np.array([weight for weight, _, _ in results]) / row_weights.sum()
+    losses = np.array([float(loss.asnumpy()) for _, loss, _ in results])
+    correct = sum(float(right.asnumpy()) for _, _, right in results)
+    return float((share * losses).sum()), correct / count
+
+
+def judge(predictor: Predictor, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """(cross-entropy, accuracy) on held-out rows; (NaN, NaN) where there are none."""
+    if not len(x):
+        return math.nan, math.nan
+    probabilities = predictor(x)
+    return cross_entropy(probabilities, y), float((probabilities.argmax(1) == y).mean())
+
+
+def learning_rates(config: TrainConfig, steps_per_epoch: int) -> np.ndarray:
+    """float32 (steps,): linear warm-up, then a cosine to 0 (Loshchilov & Hutter, "SGDR", 2017)."""
+    total = config.epochs * steps_per_epoch
+    warmup = min(round(config.warmup_epochs * steps_per_epoch), total - 1)
+    step = np.arange(total)
+    rising = (step + 1) / max(warmup, 1)
+    falling = 0.5 * (1 + np.cos(np.pi * (step - warmup) / (total - warmup)))
+    return (config.learning_rate * np.where(step < warmup, rising, falling)).astype(np.float32)
+
+
+def make_optimizer(network: nn.Cell, config: TrainConfig, rates: np.ndarray) -> nn.Optimizer:
+    """Weight decay acts on weight matrices and kernels, not on biases."""
+    weights = decayed(network)
+    rest = [p for p in network.trainable_params() if p.ndim < 2]
+    groups = [{"params": weights, "weight_decay": config.weight_decay}, {"params": rest}]
+    schedule = [float(rate) for rate in rates]
+    if config.optimizer == "adam":
+        return nn.Adam(groups, learning_rate=schedule)
+    return nn.Momentum(groups, learning_rate=schedule, momentum=config.momentum)
+
+
+def decayed(network: nn.Cell) -> list[ms.Parameter]:
+    """The parameters that weight decay and the L1 and L2 penalties act on."""
+    return [parameter for parameter in network.trainable_params() if parameter.ndim >= 2]
+
+
+def class_weights(labels: np.ndarray, class_count: int, kind: str) -> np.ndarray:
+    """float32 (C,): all 1, or "balanced": N / (C * count), so that each class weighs the same."""
+    if kind == "none":
+        return np.ones(class_count, np.float32)
+    counts = np.bincount(labels, minlength=class_count)
+    return (len(labels) / (class_count * np.maximum(counts, 1))).astype(np.float32)
+
+
+def log_line(row: EpochRow, epochs: int, steps: int) -> str:
+    milliseconds = 1000 * row.seconds
+    return (
+        f"epoch[{row.epoch}/{epochs}], iter[{steps}] cost: {milliseconds:.0f} ms, per step time: "
+        f"{milliseconds / steps:.2f} ms, avg loss: {row.train_loss:.4f}, acc: {row.valid_accuracy:.4f}, "
+        f"train acc: {row.train_accuracy:.4f}"
+    )

@@ -1,0 +1,1 @@
+"""A backbone, and the facts of its weights."""

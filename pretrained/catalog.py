@@ -1,0 +1,68 @@
+"""What is known about weight files: one frozen record a file.
+
+A CKPT holds numbers only. How wide the network is, how it pads, and how its pictures must be
+prepared are facts of the training that made them; everyone asks the record.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from datasets.image import ImageSpec
+
+IMAGENET_MEAN_UNIT = (0.485, 0.456, 0.406)
+IMAGENET_STD_UNIT = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class WeightsRecord:
+    """The facts of one weight file."""
+
+    name: str
+    width: float  # multiplier of the channels
+    pad_mode: str  # "pad": symmetric, as the zoo and PyTorch; "same": as TensorFlow
+    bn_eps: float
+    image: ImageSpec
+    source: str  # who trained it, on what
+    licence: str
+    url: str | None = None
+    sha256: str | None = None  # of the file; None where it is not published
+
+    def to_dict(self) -> dict:
+        return {**asdict(self), "image": self.image.to_dict()}
+
+    @classmethod
+    def from_dict(cls, facts: dict) -> WeightsRecord:
+        """Raises TypeError where a fact is missing or unknown."""
+        return cls(**{**facts, "image": ImageSpec.from_dict(facts["image"])})
+
+
+# MindSpore's model zoo, "MobileNetV2 on CPU and GPU"; also the default for unknown files, because
+# fine-tuned descendants of this file are what people have.
+ZOO = WeightsRecord(
+    name="mobilenetv2_cpu_gpu",
+    width=1.0,
+    pad_mode="pad",
+    bn_eps=1e-5,
+    image=ImageSpec(size=(224, 224), resize=(256, 256), mean_unit=IMAGENET_MEAN_UNIT, std_unit=IMAGENET_STD_UNIT),
+    source="MindSpore model zoo, trained on OpenImage",
+    licence="Apache-2.0",
+    url="https://download.mindspore.cn/model_zoo/official/lite/mobilenetv2_openimage_lite/mobilenetv2_cpu_gpu.ckpt",
+)
+
+TENSORFLOW_1_0_224 = WeightsRecord(
+    name="mobilenet_v2_1.0_224_imagenet",
+    width=1.0,
+    pad_mode="same",
+    bn_eps=1e-5,  # BatchNorm is folded into gamma 1, beta = bias, so that this eps gives exactly 1
+    image=ImageSpec(size=(224, 224), resize=(256, 256), mean_unit=(0.5, 0.5, 0.5), std_unit=(0.5, 0.5, 0.5)),
+    source="TensorFlow's mobilenet_v2_1.0_224, trained on ImageNet, dequantised from its int8 file",
+    licence="Apache-2.0",
+    sha256="c8412b61ef3c43219a341a7dbaf7f1175876d3460c36c552d7186c05591dd2df",
+)
+
+CATALOG = (ZOO, TENSORFLOW_1_0_224)
+
+
+def find_by_sha256(sha256: str) -> WeightsRecord | None:
+    return next((record for record in CATALOG if record.sha256 == sha256), None)

@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+
+from finetune.metrics import (
+    calibration_error,
+    cross_entropy,
+    majority_class,
+    nearest_class_mean,
+    summarise,
+    wilson_interval,
+)
+
+
+@pytest.mark.parametrize(
+    "correct, count, low, high",
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilson_interval_as_published(correct, count, low, high):
+    """Newcombe, "Two-sided confidence intervals for the single proportion", 1998, table I, method 3."""
+    assert wilson_interval(correct, count) == pytest.approx([low, high], abs=5e-5)
+
+
+def test_summarise_counts_by_hand():
+    probabilities = np.array([[0.9, 0.1, 0], [0.2, 0.8, 0], [0.6, 0.4, 0], [0.3, 0.7, 0]], np.float32)
+    found = summarise(probabilities, np.array([0, 1, 1, 2]), ("a", "b", "c"))
+    assert found["accuracy"] == 0.5 and found["pictures"] == 4
+    assert found["confusion"] == [[1, 0, 0], [1, 1, 0], [0, 1, 0]]
+    assert found["per_class"]["a"] == {"precision": 0.5, "recall": 1.0, "f1": pytest.approx(2 / 3), "pictures": 1}
+    assert found["per_class"]["c"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "pictures": 1}
+
+
+def test_cross_entropy_is_finite_at_zero():
+    assert cross_entropy(np.array([[0.5, 0.5]]), np.array([0])) == pytest.approx(np.log(2))
+    assert np.isfinite(cross_entropy(np.array([[1.0, 0.0]]), np.array([1])))
+
+
+def test_calibration_error():
+    sure_and_right = np.array([[1.0, 0.0]] * 4)
+    assert calibration_error(sure_and_right, np.zeros(4, int)) == 0
+    assert calibration_error(sure_and_right, np.array([0, 0, 1, 1])) == 0.5
+
+
+def test_baselines():
+    train_y = np.array([0, 1, 1, 1])
+    assert majority_class(train_y, np.array([1, 0, 0, 0]))["accuracy"] == 0.25
+    train_x = np.array([[0.0, 0], [4, 4], [5, 5], [6, 6]])
+    assert nearest_class_mean(train_x, train_y, np.array([[1.0, 1], [4, 4]]), np.array([0, 1]))["accuracy"] == 1
