@@ -12,17 +12,17 @@ from pretrained.mobilenet_v2 import MobileNetV2
 class Head(nn.Cell):
     """Features (B, D) -> logits (B, C): linear, or with one hidden layer.
 
-    The last layer is called `dense`, as in the model zoo. A fresh head starts from small random
-    weights drawn with `seed`, so that two heads of one seed are equal bit for bit.
+    The last layer is called `dense` and starts from N(0, 0.01^2), both as in the model zoo; a hidden layer
+    starts from N(0, 2 / inputs) (He et al., 2015). Two heads of one seed are equal bit for bit.
     """
 
     def __init__(self, feature_size: int, class_count: int, hidden: int = 0, dropout: float = 0.0, seed: int = 1):
         super().__init__()
         rng = np.random.default_rng(seed)
         self.dropout = nn.Dropout(p=dropout) if dropout else None
-        self.hidden = dense(feature_size, hidden, rng) if hidden else None
+        self.hidden = dense(feature_size, hidden, rng, scale=(2 / feature_size) ** 0.5) if hidden else None
         self.relu = nn.ReLU()
-        self.dense = dense(hidden or feature_size, class_count, rng)
+        self.dense = dense(hidden or feature_size, class_count, rng, scale=0.01)
 
     def construct(self, x):
         if self.dropout is not None:
@@ -32,9 +32,9 @@ class Head(nn.Cell):
         return self.dense(x)
 
 
-def dense(inputs: int, outputs: int, rng: np.random.Generator) -> nn.Dense:
-    """A dense layer with weights from N(0, 1 / inputs) and bias 0 (LeCun et al., 1998)."""
-    weights = rng.normal(0, inputs**-0.5, (outputs, inputs)).astype(np.float32)
+def dense(inputs: int, outputs: int, rng: np.random.Generator, scale: float) -> nn.Dense:
+    """A dense layer with weights from N(0, scale^2) and bias 0."""
+    weights = rng.normal(0, scale, (outputs, inputs)).astype(np.float32)
     return nn.Dense(inputs, outputs, weight_init=ms.Tensor(weights), bias_init="zeros")
 
 

@@ -78,14 +78,14 @@ def draw_before_after(predictions: Sequence[dict], metrics: dict, root: Path) ->
     count = min(GRID_PICTURES, len(predictions))
     chosen = np.random.default_rng(GRID_SEED).permutation(len(predictions))[:count]
     rows = [predictions[i] for i in sorted(chosen)]
-    figure = Figure(figsize=(2.1 * count, 5.8), layout="constrained")
+    figure = Figure(figsize=(2.2 * count, 6.6), layout="constrained")
     panels = figure.subfigures(2, 1)
     for panel, title, key, prefix in (
         (panels[0], "Before: fresh head", "before", "before_"),
         (panels[1], "After: trained head", "after", ""),
     ):
         accuracy = 100 * metrics[key]["accuracy"]
-        panel.suptitle(f"{title}, {accuracy:.1f} % of {metrics[key]['pictures']} right", fontsize=14, fontweight="bold")
+        panel.suptitle(f"{title}, {accuracy:.1f} % of {metrics[key]['pictures']} right", fontsize=18, fontweight="bold")
         for axis, row in zip(panel.subplots(1, count, squeeze=False).ravel(), rows):
             draw_picture(axis, row, prefix, root)
     return figure
@@ -94,8 +94,8 @@ def draw_before_after(predictions: Sequence[dict], metrics: dict, root: Path) ->
 def draw_mistakes(wrong: Sequence[dict], root: Path) -> Figure:
     """The wrong answers of the trained head, the surest first."""
     shown = sorted(wrong, key=lambda row: -float(row["confidence"]))[:GRID_PICTURES]
-    figure = Figure(figsize=(max(2.1 * len(shown), 4), 2.9), layout="constrained")
-    figure.suptitle(f"{len(shown)} of {len(wrong)} wrong answers, the surest first", fontsize=14, fontweight="bold")
+    figure = Figure(figsize=(max(2.2 * len(shown), 4), 3.3), layout="constrained")
+    figure.suptitle(f"{len(shown)} of {len(wrong)} wrong answers, the surest first", fontsize=18, fontweight="bold")
     for axis, row in zip(figure.subplots(1, len(shown), squeeze=False).ravel(), shown):
         draw_picture(axis, row, "", root)
     return figure
@@ -111,7 +111,7 @@ def draw_picture(axis, row: dict, prefix: str, root: Path) -> None:
     for spine in axis.spines.values():
         spine.set(visible=True, color=colour, linewidth=4)
     said = f"{_short(predicted)} {100 * confidence:.0f} %"
-    axis.set_xlabel(f"{said}\ntrue: {_short(row['true'])}", color=colour, fontsize=10)
+    axis.set_xlabel(f"{said}\ntrue: {_short(row['true'])}", color=colour, fontsize=14)
 
 
 def draw_curves(history: Sequence[dict], best_epoch: int) -> Figure:
