@@ -1,0 +1,73 @@
+"""The command line: python -m datasets list | draw FOLDER | check FOLDER."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from pathlib import Path
+
+from datasets.base import InputError
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m datasets", description="Pictures to learn from.")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs.add_parser("list", help="the names that --dataset_path understands beside folders")
+    command = verbs.add_parser("draw", help="draw the sample set of cats and dogs as JPEG files")
+    command.add_argument("folder", metavar="FOLDER", type=Path, help="a new or empty folder")
+    command.add_argument("--per_class", "--per-class", type=int, default=200, help="pictures a class (200)")
+    command.add_argument("--seed", type=int, default=0, help="another seed, other animals (0)")
+    command = verbs.add_parser("check", help="read every picture of a folder dataset and report what is wrong")
+    command.add_argument("folder", metavar="FOLDER", type=Path, help="a folder of class folders")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parsed = parse(arguments)
+    try:
+        return {"list": list_names, "draw": draw, "check": check}[parsed.verb](parsed)
+    except (InputError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def list_names(parsed: argparse.Namespace) -> int:
+    from datasets.load import SOURCES
+
+    for name, source in SOURCES.items():
+        print(f"{name:10} {source.__doc__.splitlines()[0]}")
+    return 0
+
+
+def draw(parsed: argparse.Namespace) -> int:
+    from datasets.drawn import draw_dataset
+
+    print(draw_dataset(parsed.folder, parsed.per_class, parsed.seed))
+    return 0
+
+
+def check(parsed: argparse.Namespace) -> int:
+    """Exit status 1 when a picture is damaged."""
+    from datasets.folder import load_folder
+    from datasets.image import DamagedPicture, read
+    from datasets.progress import Progress
+
+    dataset = load_folder(parsed.folder)
+    damaged = 0
+    with Progress("check", len(dataset), "pictures") as progress:
+        for path in dataset.paths:
+            try:
+                read(path.read_bytes())
+            except (DamagedPicture, OSError) as error:
+                damaged += 1
+                print(f"damaged: {path}: {error}")
+            progress.update(1)
+    for (part, label), count in sorted(Counter(zip(dataset.parts or [""] * len(dataset), dataset.labels)).items()):
+        print(f"{part:6} {dataset.classes[label]:20} {count} pictures")
+    print(f"{len(dataset)} pictures, {damaged} damaged")
+    return 1 if damaged else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

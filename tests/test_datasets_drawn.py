@@ -1,0 +1,164 @@
+"""The drawn sample set: the same bytes every time, safe folders, and a task that is not trivial."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import CHECKOUT
+from PIL import Image
+
+from datasets import drawn
+from datasets.base import InputError
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory) -> Path:
+    """24 pictures a class, drawn once for the tests that only look."""
+    return drawn.draw_dataset(tmp_path_factory.mktemp("drawn"), per_class=24, seed=5)
+
+
+def test_a_picture_depends_on_its_arguments_only():
+    first = drawn.draw_picture("cat", 3, 1).tobytes()
+    np.random.seed(99)
+    drawn.draw_picture("dog", 0, 0)
+    assert drawn.draw_picture("cat", 3, 1).tobytes() == first
+    others = [drawn.draw_picture(*other).tobytes() for other in (("cat", 4, 1), ("cat", 3, 2), ("dog", 3, 1))]
+    assert len({first, *others}) == 4
+
+
+def test_two_processes_write_the_same_bytes(tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    drawn.draw_dataset(here, per_class=2, seed=7)
+    code = "import sys; from datasets.drawn import draw_dataset; draw_dataset(sys.argv[1], per_class=2, seed=7)"
+    subprocess.run(
+        [sys.executable, "-c", code, str(there)], cwd=CHECKOUT, check=True, env={**os.environ, "PYTHONHASHSEED": "1"}
+    )
+    assert contents(here) == contents(there)
+
+
+def test_unknown_kind_is_named():
+    with pytest.raises(ValueError, match=r"'horse'.*cat, dog"):
+        drawn.draw_picture("horse", 0, 0)
+
+
+def test_layout_and_counts(sample):
+    count = {
+        f"{split}/{kind}": len(list((sample / split / kind).iterdir()))
+        for split in ("train", "eval")
+        for kind in ("cat", "dog")
+    }
+    assert count == {"train/cat": 18, "train/dog": 18, "eval/cat": 6, "eval/dog": 6}
+    names = [p.name for p in sample.rglob("*.jpg")]
+    assert len(set(names)) == len(names) and {"cat_0000.jpg", "dog_0023.jpg"} <= set(names)
+
+
+def test_pictures_are_rgb_jpegs_of_a_photo_s_size(sample):
+    for path in sample.rglob("*.jpg"):
+        with Image.open(path) as picture:
+            assert (picture.format, picture.mode) == ("JPEG", "RGB")
+            assert min(picture.size) >= 192 and max(picture.size) <= 256
+
+
+@pytest.mark.parametrize(("per_class", "held_out"), [(2, 1), (4, 1), (6, 2), (200, 50)])
+def test_a_quarter_is_for_eval(per_class, held_out):
+    plan = drawn.plan_files(Path("x"), per_class, 0)
+    assert len(plan) == 2 * per_class
+    assert sum(path.parts[1] == "eval" for path in plan) == 2 * held_out
+
+
+def test_a_finished_set_is_left_alone(tmp_path, monkeypatch):
+    drawn.draw_dataset(tmp_path, per_class=2)
+    monkeypatch.setattr(drawn, "draw_picture", lambda *_: pytest.fail("drew again"))
+    assert drawn.draw_dataset(tmp_path, per_class=2) == tmp_path
+
+
+def test_an_interrupted_drawing_is_completed(tmp_path, monkeypatch):
+    whole = contents(drawn.draw_dataset(tmp_path / "whole", per_class=3))
+    draw, calls = drawn.draw_picture, []
+
+    def interrupted(*arguments):
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        calls.append(arguments)
+        return draw(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(drawn, "draw_picture", interrupted)
+        drawn.draw_dataset(tmp_path / "broken", per_class=3)
+    assert drawn.MARK not in contents(tmp_path / "broken")
+    assert contents(drawn.draw_dataset(tmp_path / "broken", per_class=3)) == whole
+
+
+def test_a_lost_mark_and_lost_pictures_are_made_again(tmp_path):
+    whole = contents(drawn.draw_dataset(tmp_path, per_class=2))
+    (tmp_path / drawn.MARK).unlink()
+    (tmp_path / "train/cat/cat_0000.jpg").unlink()
+    assert contents(drawn.draw_dataset(tmp_path, per_class=2)) == whole
+    (tmp_path / "eval/dog/dog_0001.jpg").unlink()
+    assert contents(drawn.draw_dataset(tmp_path, per_class=2)) == whole
+
+
+def test_another_set_of_ours_is_replaced(tmp_path):
+    small = contents(drawn.draw_dataset(tmp_path / "small", per_class=2, seed=1))
+    drawn.draw_dataset(tmp_path / "both", per_class=3, seed=0)
+    assert contents(drawn.draw_dataset(tmp_path / "both", per_class=2, seed=1)) == small
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "train/cat/cat_0000.jpg", "eval/horse/1.jpg"])
+def test_foreign_files_are_refused_and_kept(tmp_path, name):
+    foreign = tmp_path / name
+    foreign.parent.mkdir(parents=True, exist_ok=True)
+    if foreign.suffix == ".jpg":
+        Image.new("RGB", (8, 8)).save(foreign)
+    else:
+        foreign.write_text("mine", "utf-8")
+    before = contents(tmp_path)
+    with pytest.raises(InputError, match=f"{foreign.name}.*empty folder"):
+        drawn.draw_dataset(tmp_path, per_class=2)
+    assert contents(tmp_path) == before
+
+
+def test_the_feature_views_may_lie_beside_the_pictures(tmp_path):
+    view = tmp_path / "features" / "train_feature.npy"
+    view.parent.mkdir()
+    np.save(view, np.zeros(3))
+    drawn.draw_dataset(tmp_path, per_class=2)
+    assert view.exists() and (tmp_path / drawn.MARK).exists()
+
+
+@pytest.mark.parametrize("arguments", [{"per_class": 1}, {"seed": -1}])
+def test_impossible_numbers_are_refused(tmp_path, arguments):
+    with pytest.raises(InputError, match="or more"):
+        drawn.draw_dataset(tmp_path / "new", **arguments)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("cue", drawn.CUES)
+def test_every_option_of_a_cue_occurs_in_both_kinds(cue):
+    percent = np.array(list(drawn.CUES[cue].values()))
+    assert (percent > 0).all()
+    assert percent.sum(axis=0).tolist() == [100, 100]
+
+
+def test_odd_ears_do_occur():
+    cats, dogs = (
+        {drawn.choose_cues(kind, np.random.default_rng(i))["ears"] for i in range(150)} for kind in drawn.KINDS
+    )
+    assert "folded" in cats and "pricked" in dogs
+
+
+def test_raw_pixels_do_not_tell_cats_from_dogs(sample):
+    """The nearest other picture, 32x32 RGB, is of the same kind in fewer than 75 % of the cases."""
+    paths = sorted(sample.rglob("*.jpg"))
+    kinds = np.array([path.parent.name for path in paths])
+    pixels = np.stack([np.asarray(Image.open(path).resize((32, 32)), np.float32).ravel() for path in paths])
+    distance = np.linalg.norm(pixels[:, None] - pixels[None], axis=-1)
+    np.fill_diagonal(distance, np.inf)
+    assert (kinds[distance.argmin(axis=1)] == kinds).mean() < 0.75
