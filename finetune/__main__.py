@@ -28,9 +28,12 @@ RUN_FLAGS = (
     (("--seed",), "seed", "one seed, one result"),
     (("--name",), "name", "of the run folder; the data set's name if not given"),
     (("--runs_dir",), "runs_dir", "where run folders are made"),
-    (("--cache_dir",), "cache_dir", "where computed features are kept"),
 )
-CACHE_FLAG = RUN_FLAGS[-1:]
+FEATURE_FLAGS = (
+    (("--cache_dir",), "cache_dir", "where computed features are kept"),
+    (("--engine",), "engine", "what computes them: auto, openvino or mindspore"),
+    (("--precision",), "precision", "f32, or bf16: faster and coarser, where the processor has it"),
+)
 DEVICE_FLAGS = (
     (("--platform", "--device_target"), "platform", "auto, CPU, GPU or Ascend"),
     (("--device_id",), "device_id", "which GPU or Ascend; else the variable DEVICE_ID, else 0"),
@@ -52,7 +55,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     ):
         command = verbs.add_parser(verb, help=help_text, description=help_text)
         command.add_argument("config", nargs="?", metavar="CONFIG.yaml", help="settings; see finetune/configs")
-        add_settings(command, RUN_FLAGS + DEVICE_FLAGS)
+        add_settings(command, RUN_FLAGS + FEATURE_FLAGS + DEVICE_FLAGS)
         command.add_argument("--exist_ok", "--exist-ok", action="store_true", help="write into an existing run folder")
         command.add_argument(
             "--set",
@@ -67,7 +70,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     command.add_argument(
         "--dataset_path", "--data", help="another folder with the same classes; all its pictures count"
     )
-    add_settings(command, CACHE_FLAG + DEVICE_FLAGS)
+    add_settings(command, FEATURE_FLAGS + DEVICE_FLAGS)
 
     command = verbs.add_parser("predict", help="classify pictures with a run or a MindIR file", add_help=False)
     command.add_argument("rest", nargs=argparse.REMAINDER)
@@ -90,7 +93,7 @@ def add_settings(command: argparse.ArgumentParser, flags) -> None:
 
 def settings_of(parsed: argparse.Namespace) -> dict[str, str]:
     """{"section.key": text} of the flags that were given."""
-    keys = [key for _, key, _ in RUN_FLAGS + DEVICE_FLAGS]
+    keys = [key for _, key, _ in RUN_FLAGS + FEATURE_FLAGS + DEVICE_FLAGS]
     flags = {key: vars(parsed)[key] for key in keys if vars(parsed).get(key) is not None}
     if getattr(parsed, "exist_ok", False):
         flags["exist_ok"] = True

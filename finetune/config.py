@@ -59,6 +59,8 @@ class Config:
     platform: str = "auto"  # auto, CPU, GPU, Ascend
     device_id: Optional[int] = None  # else the variable DEVICE_ID, else 0
     threads: int = 0  # 0: all cores this process may use
+    engine: str = "auto"  # computes the features: openvino on CPU where installed, else mindspore
+    precision: str = "f32"  # of the engine; bf16 is faster and coarser, where the processor has it
     seed: int = 1
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -68,6 +70,8 @@ class Config:
 
 CHOICES = {
     "platform": ("auto", "CPU", "GPU", "Ascend"),
+    "engine": ("auto", "openvino", "mindspore"),
+    "precision": ("f32", "bf16"),
     "train.optimizer": ("adam", "momentum"),
     "train.class_weights": ("none", "balanced"),
     "export.file_format": ("MINDIR",),

@@ -6,11 +6,13 @@ its libraries when they load, so this module imports MindSpore inside the functi
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform as host
 import random
 import signal
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,6 +119,20 @@ def set_kernel_guard() -> str:
         return "not needed: no AVX-512"
     os.environ[GUARD_VARIABLE] = GUARD_VALUE
     return f"on: {GUARD_VARIABLE}={GUARD_VALUE}"
+
+
+@contextlib.contextmanager
+def without_kernel_guard() -> Iterator[None]:
+    """For other libraries with a oneDNN of their own that has no such fault. They read the variable once,
+    at their first kernel, and MindSpore has read it, or will read it again, outside of this block."""
+    guard = os.environ.get(GUARD_VARIABLE)
+    if guard == GUARD_VALUE:
+        del os.environ[GUARD_VARIABLE]
+    try:
+        yield
+    finally:
+        if guard is not None:
+            os.environ[GUARD_VARIABLE] = guard
 
 
 def has_avx512() -> bool:

@@ -15,7 +15,7 @@ from datasets.base import InputError
 from datasets.folder import load_folder
 from finetune.config import Config
 from finetune.device import Device
-from finetune.engines.mindspore import MindSporeEngine
+from finetune.engines.choose import choose_engine
 from finetune.evaluate import evaluate
 from finetune.features import extract
 from finetune.run_folder import read_json
@@ -33,7 +33,9 @@ def show(run: Path, dataset_path: str | None, config: Config, device: Device) ->
     split = read_json(run, "split.json")
     trained = load_trained(run)
     paths, labels = _pictures(run, split, dataset_path)
-    found = extract(paths, trained.backbone, MindSporeEngine(trained.backbone), config.cache_dir, device.threads)
+    found = extract(
+        paths, trained.backbone, choose_engine(trained.backbone, device, config), config.cache_dir, device.threads
+    )
     for path, reason in found.damaged.items():
         log.warning("left out: %s: %s", path, reason)
     if not found.readable.any():

@@ -10,8 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,16 +20,15 @@ import numpy as np
 
 from datasets.base import Dataset, InputError, Split
 from datasets.folder import VIEWS_FOLDER
-from datasets.image import PIPELINE_VERSION, DamagedPicture, ImageSpec, normalise, to_array
-from datasets.progress import Progress
+from datasets.image import PIPELINE_VERSION, ImageSpec
 from datasets.split import keep
+from finetune.compute import compute
 from finetune.feature_store import FeatureStore, replace_file
 
 if TYPE_CHECKING:
     from finetune.engines.mindspore import MindSporeEngine
     from pretrained.weights import Backbone
 
-CHUNK_ROWS = 64  # what a killed run can lose
 LAYER = "pooled"
 
 log = logging.getLogger("finetune")
@@ -64,7 +62,7 @@ def extract(
     computed, seconds = 0, 0.0
     if missing:
         started = time.perf_counter()
-        computed = _compute(missing, paths, keys, spec, engine, store, damaged, threads)
+        computed = compute(missing, paths, keys, spec, engine, store, damaged, threads)
         seconds = time.perf_counter() - started
         index = store.read_index()
     readable = np.array([key in index for key in keys], dtype=bool)
@@ -106,56 +104,6 @@ def first_of_each(keys: Sequence) -> list[int]:
         if isinstance(key, bytes):
             first.setdefault(key, row)
     return list(first.values())
-
-
-def _compute(rows, paths, keys, spec, engine, store, damaged, threads) -> int:
-    """Send the pictures of `rows` through the engine, a chunk on disk after each CHUNK_ROWS."""
-    waiting_keys, waiting_features, computed = [], [], 0
-    with Progress("features", len(rows), "pictures") as progress:
-        try:
-            for batch_keys, batch in _decoded(rows, paths, keys, spec, engine.batch_size, damaged, threads, progress):
-                waiting_features.append(engine(batch))
-                waiting_keys += batch_keys
-                computed += len(batch_keys)
-                if len(waiting_keys) >= CHUNK_ROWS:
-                    store.write_chunk(waiting_keys, np.concatenate(waiting_features))
-                    waiting_keys, waiting_features = [], []
-        finally:  # also on Ctrl-C: what is computed is kept
-            if waiting_keys:
-                store.write_chunk(waiting_keys, np.concatenate(waiting_features))
-    return computed
-
-
-def _decoded(rows, paths, keys, spec, batch_size, damaged, threads, progress) -> Iterator:
-    """Yield (keys, float32 (B, 3, H, W)); decoding runs ahead on all threads by a few batches."""
-
-    def decode(row: int):
-        content = Path(paths[row]).read_bytes()
-        keys[row] = hashlib.sha256(content).digest()  # of the bytes decoded, if the file just changed
-        return to_array(content, spec)
-
-    ahead = deque()
-    upcoming = iter(rows)
-    with ThreadPoolExecutor(threads) as pool:
-
-        def fill():
-            while len(ahead) < 4 * batch_size and (row := next(upcoming, None)) is not None:
-                ahead.append((row, pool.submit(decode, row)))
-
-        batch_keys, images = [], []
-        fill()
-        while ahead:
-            row, future = ahead.popleft()
-            fill()
-            progress.update(1)
-            try:
-                images.append(future.result())
-                batch_keys.append(keys[row])
-            except (DamagedPicture, OSError) as error:
-                damaged[keys[row]] = str(error)
-            if len(images) == batch_size or (images and not ahead):
-                yield batch_keys, normalise(np.stack(images), spec)
-                batch_keys, images = [], []
 
 
 def usable_split(dataset: Dataset, features: Features, split: Split) -> Split:

@@ -20,7 +20,7 @@ from datasets.split import make_split, write_split
 from finetune import report, run_folder
 from finetune.config import Config
 from finetune.device import Device
-from finetune.engines.mindspore import MindSporeEngine
+from finetune.engines.choose import choose_engine
 from finetune.evaluate import evaluate, write_predictions
 from finetune.features import extract, usable_split, write_views
 from finetune.metrics import majority_class, nearest_class_mean
@@ -51,7 +51,7 @@ def train(config: Config, device: Device) -> Path:
     log_inputs(device, dataset, backbone, split)
     clock.lap("load")
 
-    found = extract(dataset.paths, backbone, MindSporeEngine(backbone), config.cache_dir, device.threads)
+    found = extract(dataset.paths, backbone, choose_engine(backbone, device, config), config.cache_dir, device.threads)
     split = usable_split(dataset, found, split)
     if config.data.views:
         write_views(dataset, found, split)
@@ -110,7 +110,7 @@ def features(config: Config, device: Device) -> None:
     """Only fill the cache and write the views."""
     dataset, backbone, split = load_inputs(config)
     log_inputs(device, dataset, backbone, split)
-    found = extract(dataset.paths, backbone, MindSporeEngine(backbone), config.cache_dir, device.threads)
+    found = extract(dataset.paths, backbone, choose_engine(backbone, device, config), config.cache_dir, device.threads)
     write_views(dataset, found, usable_split(dataset, found, split))
 
 

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import shutil
+import threading
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,8 @@ from datasets.base import InputError
 from datasets.folder import find_pictures, load_folder
 from datasets.image import load_images, normalise
 from datasets.split import make_split
-from finetune.features import CHUNK_ROWS, extract, usable_split, write_views
+from finetune.compute import CHUNK_ROWS
+from finetune.features import extract, usable_split, write_views
 
 
 def fake_features(batch: np.ndarray) -> np.ndarray:
@@ -29,13 +31,15 @@ class CountingEngine:
 
     def __init__(self, stop_after: int = 10**9):
         self.pictures, self.stop_after = 0, stop_after
+        self.counting = threading.Lock()
 
-    def __call__(self, batch):
-        if self.pictures >= self.stop_after:
-            raise KeyboardInterrupt
-        assert len(batch) <= self.batch_size
-        self.pictures += len(batch)
-        return fake_features(batch)
+    def __call__(self, images):
+        assert len(images) <= self.batch_size
+        with self.counting:
+            if self.pictures >= self.stop_after:
+                raise KeyboardInterrupt
+            self.pictures += len(images)
+        return fake_features(normalise(images, TOY_SPEC))
 
 
 def backbone(digest="weights", spec=TOY_SPEC):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+
 import mindspore as ms
 import numpy as np
 
+from datasets.image import normalise
 from pretrained.weights import Backbone
 
 
 class MindSporeEngine:
-    """float32 (B, 3, H, W) -> pooled features float32 (B, D), one compiled graph for all calls."""
+    """uint8 pictures (B, H, W, 3) -> pooled features float32 (B, D), one compiled graph for all calls."""
 
     name = "mindspore"
     numeric_class = "f32"
@@ -17,10 +20,26 @@ class MindSporeEngine:
 
     def __init__(self, backbone: Backbone):
         self.network = backbone.network
+        self.image = backbone.record.image
+        self.one_at_a_time = threading.Lock()  # MindSpore uses all cores for one call
 
-    def __call__(self, batch: np.ndarray) -> np.ndarray:
-        count = len(batch)
-        if count < self.batch_size:
-            filler = np.zeros((self.batch_size - count, *batch.shape[1:]), np.float32)
-            batch = np.concatenate([batch, filler])
-        return self.network(ms.Tensor(batch)).asnumpy()[:count]
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        batch = ms.Tensor(normalise(fill_up(images, self.batch_size), self.image))
+        with self.one_at_a_time:
+            return self.network(batch).asnumpy()[: len(images)]
+
+    def once(self, images: np.ndarray) -> np.ndarray:
+        """The same for a few pictures, without compiling a graph first, which takes seconds."""
+        with self.one_at_a_time:
+            mode = ms.get_context("mode")
+            ms.set_context(mode=ms.PYNATIVE_MODE)
+            try:
+                return self.network(ms.Tensor(normalise(images, self.image))).asnumpy()
+            finally:
+                ms.set_context(mode=mode)
+
+
+def fill_up(images: np.ndarray, batch_size: int) -> np.ndarray:
+    """The pictures (B, ...) with black ones behind them up to `batch_size`: one shape, one compiled network."""
+    missing = batch_size - len(images)
+    return np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)]) if missing else images

@@ -1,0 +1,74 @@
+"""The backbone as ONNX: normalised float32 (B, 3, H, W) -> pooled features (B, D), BatchNorm folded.
+
+The operators are the plain ones that every runtime has: Conv, Clip (ReLU6), Add, GlobalAveragePool
+and Flatten. The batch is dynamic.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
+
+from pretrained.fold import Convolution, fold
+from pretrained.mobilenet_v2 import MobileNetV2
+
+OPSET = 13
+IR_VERSION = 8  # of the file; readers refuse a newer one than they know
+INPUT, OUTPUT = "x", "features"
+
+
+def to_onnx(network: MobileNetV2, size: tuple[int, int], pad_mode: str) -> ModelProto:
+    """`size` is H, W; `pad_mode` is a fact of the weights, see `pretrained.catalog`."""
+    nodes, arrays = backbone_nodes(network, pad_mode, INPUT, OUTPUT)
+    graph = helper.make_graph(
+        nodes,
+        "mobilenetv2",
+        [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["B", 3, *size])],
+        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["B", network.feature_size])],
+        arrays,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    checker.check_model(model)
+    return model
+
+
+def backbone_nodes(network: MobileNetV2, pad_mode: str, x: str, features: str) -> tuple[list, list]:
+    """(nodes, initializers) that lead from the tensor named `x` to the one named `features`."""
+    nodes = []
+    arrays = [_array("zero", np.float32(0)), _array("six", np.float32(6))]
+    here = x
+    for b, block in enumerate(fold(network)):
+        entry = here
+        for c, convolution in enumerate(block.convolutions):
+            name = f"block{b}_conv{c}"
+            arrays += [_array(f"{name}_weight", convolution.weight), _array(f"{name}_bias", convolution.bias)]
+            nodes.append(_conv(convolution, pad_mode, here, name))
+            here = name
+            if convolution.relu6:
+                nodes.append(helper.make_node("Clip", [here, "zero", "six"], [f"{name}_relu6"]))
+                here = f"{name}_relu6"
+        if block.residual:
+            nodes.append(helper.make_node("Add", [entry, here], [f"block{b}"]))
+            here = f"block{b}"
+    nodes.append(helper.make_node("GlobalAveragePool", [here], ["pooled"]))
+    nodes.append(helper.make_node("Flatten", ["pooled"], [features], axis=1))
+    return nodes, arrays
+
+
+def _conv(convolution: Convolution, pad_mode: str, x: str, name: str):
+    """Symmetric padding as numbers; TensorFlow's depends on the size, so that the runtime works it out."""
+    kernel_size = convolution.weight.shape[-1]
+    padding = {"auto_pad": "SAME_UPPER"} if pad_mode == "same" else {"pads": [(kernel_size - 1) // 2] * 4}
+    return helper.make_node(
+        "Conv",
+        [x, f"{name}_weight", f"{name}_bias"],
+        [name],
+        kernel_shape=[kernel_size, kernel_size],
+        strides=[convolution.stride, convolution.stride],
+        group=convolution.group,
+        **padding,
+    )
+
+
+def _array(name: str, values: np.ndarray) -> TensorProto:
+    return numpy_helper.from_array(np.asarray(values), name)
