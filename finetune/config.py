@@ -16,7 +16,7 @@ from datasets.base import InputError
 
 @dataclass(frozen=True)
 class DataConfig:
-    dataset_path: Optional[str] = None  # <root>/{train,eval}/<class>/* or <root>/<class>/*
+    dataset_path: str = "drawn"  # a folder: <root>/{train,eval}/<class>/* or <root>/<class>/*
     valid_fraction: float = 0.1  # of the training rows, to choose the best epoch
     eval_fraction: float = 0.2  # of all rows, where the folder has no evaluation part
     views: bool = True  # write <dataset>/features/{train,eval}_{feature,label}.npy
@@ -24,7 +24,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    pretrain_ckpt: Optional[str] = None
+    pretrain_ckpt: Optional[str] = None  # MobileNetV2 weights, a MindSpore CKPT; must be given
     hidden: int = 0  # units of a hidden layer in the head; 0 is a linear head
     dropout: float = 0.0  # share of the features set to 0 in training
 

@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 from datasets.base import Dataset, InputError, Split
-from datasets.folder import load_folder
+from datasets.load import load
 from datasets.split import make_split, write_split
 from finetune import report, run_folder
 from finetune.config import Config
@@ -31,6 +31,12 @@ from pretrained.weights import Backbone, load_backbone
 
 log = logging.getLogger("finetune")
 
+NEXT_STEPS = """
+Next:
+  python -m finetune run --dataset_path YOUR_PICTURES      a folder a class; see README.md
+  python -m finetune predict {run} PHOTO.jpg
+  python -m export verify {run}"""
+
 
 def run(config: Config, device: Device) -> Path:
     """Everything, ending with a verified export. Returns the run folder."""
@@ -38,6 +44,7 @@ def run(config: Config, device: Device) -> Path:
     started = time.perf_counter()
     export(folder, config)
     log.info("export and comparison: %.1f s", time.perf_counter() - started)
+    log.info(NEXT_STEPS.format(run=folder))
     return folder
 
 
@@ -115,13 +122,17 @@ def features(config: Config, device: Device) -> None:
 
 
 def load_inputs(config: Config) -> tuple[Dataset, Backbone, Split]:
-    """Check what was given before anything is written."""
-    if not config.data.dataset_path or not config.model.pretrain_ckpt:
+    """Check what was given before anything is written.
+
+    Raises:
+        InputError: something is missing or cannot be used.
+    """
+    if not config.model.pretrain_ckpt:
         raise InputError(
-            "Give your pictures with --dataset_path FOLDER (a folder a class) and the backbone's weights with "
-            "--pretrain_ckpt FILE.ckpt (a MindSpore CKPT of MobileNetV2)."
+            "Give the backbone's weights with --pretrain_ckpt FILE.ckpt, a MindSpore CKPT of MobileNetV2; README.md "
+            "says where to find one. Without --dataset_path the drawn sample set is used."
         )
-    dataset = load_folder(Path(config.data.dataset_path))
+    dataset = load(config.data.dataset_path, config.cache_dir)
     split = make_split(dataset, config.data.valid_fraction, config.data.eval_fraction, config.seed)
     backbone = load_backbone(config.model.pretrain_ckpt)
     return dataset, backbone, split

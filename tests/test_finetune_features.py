@@ -1,5 +1,6 @@
 """The cache, with an engine that is a plain NumPy function and counts its pictures."""
 
+import errno
 import multiprocessing
 import shutil
 import threading
@@ -17,6 +18,7 @@ from datasets.folder import find_pictures, load_folder
 from datasets.image import load_images, normalise
 from datasets.split import make_split
 from finetune.compute import CHUNK_ROWS
+from finetune.feature_store import replace_file
 from finetune.features import extract, usable_split, write_views
 
 
@@ -211,6 +213,19 @@ def test_a_cache_that_cannot_be_written(pictures, tmp_path):
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(InputError, match="Choose another folder with --cache_dir"):
         run(pictures, tmp_path / "file" / "cache")
+
+
+def test_a_full_disk_names_the_file_and_leaves_nothing_half_written(tmp_path):
+    target = tmp_path / "chunk.npy"
+
+    def write(file):
+        file.write(b"half")
+        raise OSError("112640 requested and 29664 written")  # as NumPy says it
+
+    with pytest.raises(OSError) as caught:
+        replace_file(target, write)
+    assert caught.value.errno == errno.ENOSPC and caught.value.filename == str(target)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_views_have_the_known_names(tmp_path, cache):
