@@ -7,11 +7,9 @@ part, so moved pictures are found again and changed ones never.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +22,7 @@ from datasets.image import PIPELINE_VERSION, ImageSpec
 from datasets.split import keep
 from finetune.compute import compute
 from finetune.feature_store import FeatureStore, replace_file
+from finetune.file_digests import hash_files
 
 if TYPE_CHECKING:
     from finetune.engines.mindspore import MindSporeEngine
@@ -56,7 +55,7 @@ def extract(
     """
     spec = backbone.record.image
     store = FeatureStore(Path(cache_dir), store_facts(spec, backbone.digest, engine.numeric_class))
-    keys, damaged = hash_files(paths, threads)
+    keys, damaged = hash_files(paths, Path(cache_dir), threads)
     index = store.read_index()
     missing = [row for row in first_of_each(keys) if keys[row] not in index]
     computed, seconds = 0, 0.0
@@ -80,21 +79,6 @@ def store_facts(spec: ImageSpec, weights_digest: str, numeric_class: str) -> dic
         "layer": LAYER,
         "numeric_class": numeric_class,
     }
-
-
-def hash_files(paths: Sequence[Path], threads: int) -> tuple[list, dict]:
-    """(N keys, {key: reason}). A file that cannot be read gets a key of its own that no row has."""
-    damaged = {}
-
-    def hash_one(path: Path):
-        try:
-            return hashlib.sha256(path.read_bytes()).digest()
-        except OSError as error:
-            damaged[str(path)] = error.strerror or str(error)
-            return str(path)
-
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(hash_one, paths)), damaged
 
 
 def first_of_each(keys: Sequence) -> list[int]:

@@ -1,7 +1,8 @@
 """fit -> train_epoch -> train_step: one loop, for a head on features as for a network on pictures.
 
 All rows stay on the device; a step is told which rows to take. The last batch of an epoch is filled
-up with rows of weight 0, so that no row is dropped and one compiled graph serves all steps.
+up with rows of weight 0, so that no row is dropped. One graph is compiled, and it takes many steps a
+call: a step of a head is shorter than the way from Python to the graph and back.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from datasets.base import InputError
 from finetune.config import TrainConfig
 from finetune.evaluate import Predictor
 from finetune.metrics import cross_entropy
+
+STEPS_A_CALL = 50  # at most; Ctrl-C waits for the end of a call
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,24 @@ class TrainStep(nn.Cell):
         return loss, correct
 
 
+class TrainSteps(nn.Cell):
+    """TrainStep for the first `count` of the batches rows (S, B); returns the weighted sum of the losses."""
+
+    def __init__(self, step: TrainStep):
+        super().__init__(auto_prefix=False)
+        self.step = step
+
+    def construct(self, x, y, rows, weights, count):
+        loss_sum, correct_sum = ms.Tensor(0.0, ms.float32), ms.Tensor(0.0, ms.float32)
+        s = ms.Tensor(0, ms.int32)
+        while s < count:
+            loss, correct = self.step(x, y, rows[s], weights[s])
+            loss_sum = loss_sum + loss * weights[s].sum()  # += would write into the constants of the graph
+            correct_sum = correct_sum + correct
+            s = s + 1
+        return loss_sum, correct_sum
+
+
 def fit(
     network: nn.Cell,
     train: tuple[np.ndarray, np.ndarray],
@@ -92,7 +113,7 @@ def fit(
     x, y = train
     steps = math.ceil(len(x) / config.batch_size)
     rates = learning_rates(config, steps)
-    step = TrainStep(network, make_optimizer(network, config, rates), config)
+    train_steps = TrainSteps(TrainStep(network, make_optimizer(network, config, rates), config))
     device_x, device_y = ms.Tensor(x), ms.Tensor(y)
     row_weights = class_weights(y, class_count, config.class_weights)[y]
     predictor = Predictor(network)
@@ -102,7 +123,7 @@ def fit(
     for epoch in range(1, config.epochs + 1):
         started = time.perf_counter()
         network.set_train(True)
-        loss, accuracy = train_epoch(step, device_x, device_y, row_weights, config.batch_size, rng)
+        loss, accuracy = train_epoch(train_steps, device_x, device_y, row_weights, config.batch_size, rng)
         network.set_train(False)
         valid_loss, valid_accuracy = judge(predictor, *valid)
         seconds = time.perf_counter() - started
@@ -126,22 +147,25 @@ def fit(
     return Fitted(tuple(history), best_epoch)
 
 
-def train_epoch(step, x, y, row_weights: np.ndarray, batch_size: int, rng) -> tuple[float, float]:
+def train_epoch(train_steps, x, y, row_weights: np.ndarray, batch_size: int, rng) -> tuple[float, float]:
     """Each row once, in random order. Returns (mean loss, accuracy) over the rows."""
     count = len(row_weights)
-    order = rng.permutation(count).astype(np.int32)
-    results = []
-    for start in range(0, count, batch_size):
-        rows = order[start : start + batch_size]
-        weights = row_weights[rows]
-        filler = batch_size - len(rows)
-        padded_rows = np.concatenate([rows, np.zeros(filler, np.int32)])
-        padded_weights = np.concatenate([weights, np.zeros(filler, np.float32)])
-        results.append((weights.sum(), *step(x, y, ms.Tensor(padded_rows), ms.Tensor(padded_weights))))
-    share = np.array([weight for weight, _, _ in results]) / row_weights.sum()
-    losses = np.array([float(loss.asnumpy()) for _, loss, _ in results])
-    correct = sum(float(right.asnumpy()) for _, _, right in results)
-    return float((share * losses).sum()), correct / count
+    steps = math.ceil(count / batch_size)
+    steps_a_call = min(steps, STEPS_A_CALL)
+    rows = np.zeros((math.ceil(steps / steps_a_call) * steps_a_call, batch_size), np.int32)
+    weights = np.zeros(rows.shape, np.float32)
+    order = rng.permutation(count)
+    rows.flat[:count] = order
+    weights.flat[:count] = row_weights[order]
+
+    sums = []
+    for first in range(0, steps, steps_a_call):
+        batches = slice(first, first + steps_a_call)
+        real = ms.Tensor(min(steps_a_call, steps - first), ms.int32)
+        sums.append(train_steps(x, y, ms.Tensor(rows[batches]), ms.Tensor(weights[batches]), real))
+    loss_sum = sum(float(loss.asnumpy()) for loss, _ in sums)
+    correct_sum = sum(float(correct.asnumpy()) for _, correct in sums)
+    return loss_sum / float(row_weights.sum()), correct_sum / count
 
 
 def judge(predictor: Predictor, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:

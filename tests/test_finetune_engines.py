@@ -82,7 +82,7 @@ def test_engines_can_be_called_from_many_threads_at_once(tmp_path, make):
 def test_once_is_the_same_without_a_graph(tmp_path):
     engine = MindSporeEngine(toy(tmp_path))
     images = noise(3)
-    assert np.allclose(engine.once(images), engine(images), atol=1e-5)
+    assert largest_distance(engine(images), engine.once(images)) <= 1e-4
 
 
 CHOICES = [

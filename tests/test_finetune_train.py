@@ -5,11 +5,12 @@ import mindspore as ms
 import numpy as np
 import pytest
 
+import finetune.train
 from datasets.base import InputError
 from finetune.config import TrainConfig
 from finetune.evaluate import Predictor, evaluate
 from finetune.networks import Head
-from finetune.train import TrainStep, class_weights, fit, learning_rates, log_line, make_optimizer
+from finetune.train import TrainStep, TrainSteps, class_weights, fit, learning_rates, log_line, make_optimizer
 
 D, C = 12, 3
 QUICK = TrainConfig(epochs=12, batch_size=16, learning_rate=0.05, l2=0.0, patience=0)
@@ -102,19 +103,41 @@ def test_gradients_are_those_of_the_formula():
         assert moved[place] == pytest.approx((up - down) / 2e-5, abs=1e-4)
 
 
-def test_every_row_is_seen_once_an_epoch_also_in_the_last_batch(monkeypatch):
+@pytest.mark.parametrize("steps_a_call", [1, 2, 50])
+def test_every_row_is_seen_once_an_epoch_also_in_the_last_batch(monkeypatch, steps_a_call):
     seen = []
-    original = TrainStep.__call__
+    original = TrainSteps.__call__
 
-    def spy(self, x, y, rows, row_weights):
-        seen.append(rows.asnumpy()[row_weights.asnumpy() > 0])
-        return original(self, x, y, rows, row_weights)
+    def spy(self, x, y, rows, row_weights, count):
+        taken = slice(int(count.asnumpy()))
+        seen.append(rows.asnumpy()[taken][row_weights.asnumpy()[taken] > 0])
+        return original(self, x, y, rows, row_weights, count)
 
-    monkeypatch.setattr(TrainStep, "__call__", spy)
+    monkeypatch.setattr(TrainSteps, "__call__", spy)
+    monkeypatch.setattr(finetune.train, "STEPS_A_CALL", steps_a_call)
     train(replace(QUICK, epochs=2, batch_size=32), data=blobs(70))
-    first, second = np.concatenate(seen[:3]), np.concatenate(seen[3:])
+    seen = np.concatenate(seen)
+    first, second = seen[:70], seen[70:]
     assert np.array_equal(np.sort(first), np.arange(70)) and np.array_equal(np.sort(second), np.arange(70))
     assert not np.array_equal(first, second)
+
+
+def test_many_steps_a_call_are_the_single_steps_bit_for_bit():
+    config = replace(QUICK, label_smoothing=0.1, l2=0.01)
+    x, y = map(ms.Tensor, blobs(60))
+    rng = np.random.default_rng(0)
+    rows, row_weights = rng.integers(0, 60, (4, 16)).astype(np.int32), rng.uniform(0, 2, (4, 16)).astype(np.float32)
+    single, many = Head(D, C), Head(D, C)
+    step, other = (TrainStep(head, make_optimizer(head, config, learning_rates(config, 7)), config)
+                   for head in (single, many))  # fmt: skip
+    steps = TrainSteps(other)
+    for count in (3, 3, 1):  # each call starts from nothing
+        each = [step(x, y, ms.Tensor(r), ms.Tensor(w)) for r, w in zip(rows[:count], row_weights)]
+        loss_sum, correct = steps(x, y, ms.Tensor(rows), ms.Tensor(row_weights), ms.Tensor(count, ms.int32))
+        assert weights_of(single) == weights_of(many) != weights_of(Head(D, C))
+        wanted = sum(float(loss.asnumpy()) * w.sum() for (loss, _), w in zip(each, row_weights))
+        assert float(loss_sum.asnumpy()) == pytest.approx(wanted, rel=1e-5)
+        assert float(correct.asnumpy()) == sum(float(right.asnumpy()) for _, right in each)
 
 
 def test_the_best_weights_are_kept_not_the_last():

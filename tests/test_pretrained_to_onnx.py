@@ -9,7 +9,7 @@ from conftest import TOY_RECORD, save_toy_backbone
 from mindspore import nn
 from onnx.reference import ReferenceEvaluator
 
-from pretrained.fold import fold, fold_pair
+from pretrained.fold import FoldedMobileNetV2, fold, fold_pair
 from pretrained.mobilenet_v2 import MobileNetV2
 from pretrained.to_onnx import OUTPUT, to_onnx
 from pretrained.weights import load_backbone
@@ -49,6 +49,14 @@ def test_the_fold_has_every_convolution_and_residual():
     assert sum(len(block.convolutions) for block in blocks) == 52
     assert sum(block.residual for block in blocks) == 10
     assert blocks[-1].convolutions[-1].bias.shape == (1280,)
+
+
+def test_the_folded_network_gives_the_same_features(backbone):
+    scramble_batchnorm(backbone.network)
+    x = ms.Tensor(np.random.default_rng(1).uniform(-1, 1, (2, 3, SIDE, SIDE)).astype(np.float32))
+    found = FoldedMobileNetV2(backbone.network, backbone.record.pad_mode)(x).asnumpy()
+    wanted = backbone.network(x).asnumpy()
+    assert np.abs(found - wanted).max() <= 1e-4 * np.abs(wanted).max()
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])

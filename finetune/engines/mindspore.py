@@ -8,6 +8,7 @@ import mindspore as ms
 import numpy as np
 
 from datasets.image import normalise
+from pretrained.fold import FoldedMobileNetV2
 from pretrained.weights import Backbone
 
 
@@ -19,22 +20,26 @@ class MindSporeEngine:
     batch_size = 8  # measured best on CPU for MobileNetV2 at 224
 
     def __init__(self, backbone: Backbone):
-        self.network = backbone.network
+        self.backbone = backbone
+        self.folded: FoldedMobileNetV2 | None = None  # made at the first call
         self.image = backbone.record.image
         self.one_at_a_time = threading.Lock()  # MindSpore uses all cores for one call
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         batch = ms.Tensor(normalise(fill_up(images, self.batch_size), self.image))
         with self.one_at_a_time:
-            return self.network(batch).asnumpy()[: len(images)]
+            if self.folded is None:
+                self.folded = FoldedMobileNetV2(self.backbone.network, self.backbone.record.pad_mode)
+            return self.folded(batch).asnumpy()[: len(images)]
 
     def once(self, images: np.ndarray) -> np.ndarray:
-        """The same for a few pictures, without compiling a graph first, which takes seconds."""
+        """The same for a few pictures by the network as it was loaded: nothing folded, and no graph compiled first,
+        which takes seconds."""
         with self.one_at_a_time:
             mode = ms.get_context("mode")
             ms.set_context(mode=ms.PYNATIVE_MODE)
             try:
-                return self.network(ms.Tensor(normalise(images, self.image))).asnumpy()
+                return self.backbone.network(ms.Tensor(normalise(images, self.image))).asnumpy()
             finally:
                 ms.set_context(mode=mode)
 

@@ -1,0 +1,1 @@
+"""Speed and accuracy against peers. Nothing in the packages imports this."""
