@@ -18,10 +18,9 @@ PACKAGES = {  # on the index -> in Python
 
 
 def machine(given: argparse.Namespace) -> str:
-    installed = [
-        name for name in PACKAGES if util.find_spec({"scikit-learn": "sklearn", "pillow": "PIL"}.get(name, name))
-    ]
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in installed)
+    versions = ", ".join(
+        f"{name} {metadata.version(name)}" for name, module in PACKAGES.items() if util.find_spec(module)
+    )
     cores = len(os.sched_getaffinity(0))
     return (
         f"Machine: {processor()}, {cores} cores, {platform.system()}; every contestant uses {cores} threads. "
@@ -46,15 +45,7 @@ def processor() -> str:
 def extraction_table(runs: dict[str, list[dict]], place: Path) -> str:
     reference = _rate(runs["ours, OpenVINO f32"])
     rows = [
-        [
-            "contestant",
-            "images/s",
-            "range",
-            "ours f32 is",
-            "network alone, images/s",
-            "peak MB",
-            "lowest cosine to ours f32",
-        ]
+        ["contestant", "images/s", "range", "ours f32 is", "network alone", "peak MB", "lowest cosine"],
     ]
     for name, results in runs.items():
         if "error" in results[0]:

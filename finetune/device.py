@@ -7,6 +7,7 @@ its libraries when they load, so this module imports MindSpore inside the functi
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import platform as host
 import random
@@ -58,6 +59,7 @@ def init_device(platform: str = "auto", device_id: int | None = None, threads: i
         ) from error
     ms.set_context(mode=ms.GRAPH_MODE)
     seed_everything(seed)
+    gc.freeze()  # MindSpore collects garbage before each compilation; what is imported by now is none
     return Device(chosen, number, threads, guard)
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pretrained.weights import Backbone
 
 LAYER = "pooled"
+ROWS_AT_ONCE = 1024  # written to a view
 
 log = logging.getLogger("finetune")
 
@@ -137,8 +138,18 @@ def write_views(dataset: Dataset, features: Features, split: Split) -> None:
     try:
         folder.mkdir(exist_ok=True)
         for part, rows in parts.items():
-            for name, array in (("feature", features.rows[rows]), ("label", dataset.labels[rows])):
-                replace_file(folder / f"{part}_{name}.npy", lambda f, array=array: np.save(f, array))
+            for name, array in (("feature", features.rows), ("label", dataset.labels)):
+                file = folder / f"{part}_{name}.npy"
+                replace_file(file, lambda f, array=array, rows=rows: save_rows(f, array, rows))
         log.info("views: %s", folder)
     except OSError as error:
         log.warning("views not written: %s", error)
+
+
+def save_rows(file: BinaryIO, array: np.ndarray, rows: np.ndarray) -> None:
+    """np.save(file, array[rows]) without a second copy of them all in memory."""
+    shape = (len(rows), *array.shape[1:])
+    facts = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, facts)
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        file.write(array[rows[start : start + ROWS_AT_ONCE]].tobytes())

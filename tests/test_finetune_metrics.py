@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from finetune.metrics import (
     calibration_error,
@@ -27,6 +28,20 @@ def test_summarise_counts_by_hand():
     assert found["confusion"] == [[1, 0, 0], [1, 1, 0], [0, 1, 0]]
     assert found["per_class"]["a"] == {"precision": 0.5, "recall": 1.0, "f1": pytest.approx(2 / 3), "pictures": 1}
     assert found["per_class"]["c"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "pictures": 1}
+
+
+def test_the_numbers_are_scikit_learns():
+    rng = np.random.default_rng(0)
+    classes = tuple("abcdef")
+    y = rng.integers(0, 5, 200).astype(np.int32)  # "f" never occurs
+    probabilities = rng.dirichlet(np.ones(6), 200)
+    probabilities[:, 3] = 0  # "d" is never said
+    found, predicted = summarise(probabilities, y, classes), probabilities.argmax(1)
+    labels = np.arange(6)
+    assert found["confusion"] == confusion_matrix(y, predicted, labels=labels).tolist()
+    wanted = precision_recall_fscore_support(y, predicted, labels=labels, zero_division=0)
+    for key, values in zip(("precision", "recall", "f1", "pictures"), wanted):
+        assert [found["per_class"][name][key] for name in classes] == pytest.approx(values.tolist())
 
 
 def test_cross_entropy_is_finite_at_zero():
