@@ -48,9 +48,8 @@ def fold(network: MobileNetV2) -> list[Block]:
 class FoldedMobileNetV2(nn.Cell):
     """The same features (B, D) from the folded arrays: a fifth faster, and sooner compiled."""
 
-    def __init__(self, network: MobileNetV2, pad_mode: str):
+    def __init__(self, blocks: list[Block], pad_mode: str):
         super().__init__()
-        blocks = fold(network)
         self.blocks = nn.CellList(
             [nn.SequentialCell([cell for c in block.convolutions for cell in _cells(c, pad_mode)]) for block in blocks]
         )

@@ -1,6 +1,7 @@
 """Engines against MindSpore, the choice between them, and what happens when they disagree."""
 
 import importlib.util
+import multiprocessing
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ from finetune.config import Config, load_config
 from finetune.device import init_device
 from finetune.engines.choose import ComparedEngine, choose_engine, choose_name, largest_distance
 from finetune.engines.mindspore import MindSporeEngine
+from finetune.engines.mindspore_processes import MindSporeProcesses
 from finetune.engines.openvino import OpenVinoEngine, check_precision
 from pretrained.weights import load_backbone
 
@@ -77,6 +79,23 @@ def test_engines_can_be_called_from_many_threads_at_once(tmp_path, make):
     for worker in workers:
         worker.join()
     assert all(np.array_equal(found[i], wanted[i % 4]) for i in range(12))
+
+
+def test_processes_give_the_same_features(tmp_path):
+    backbone = toy(tmp_path, "same")
+    engine = MindSporeProcesses(backbone, threads=2)
+    images = noise(5)
+    assert largest_distance(engine(images), MindSporeEngine(backbone)(images)) <= 1e-5
+
+
+def test_a_process_that_has_ended_is_an_error_and_not_a_wait(tmp_path):
+    before = set(multiprocessing.active_children())
+    engine = MindSporeProcesses(toy(tmp_path), threads=1)
+    engine(noise(1))
+    (process,) = set(multiprocessing.active_children()) - before
+    process.kill()
+    with pytest.raises(OSError, match="has ended"):
+        engine(noise(1))
 
 
 def test_once_is_the_same_without_a_graph(tmp_path):

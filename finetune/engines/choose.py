@@ -1,7 +1,7 @@
 """Which engine computes the features, and the proof that it computes the right ones.
 
     platform       --engine auto
-    CPU            openvino where it is installed, else mindspore
+    CPU            openvino where it is installed, else mindspore as processes side by side
     GPU, Ascend    mindspore
 
 Another engine than MindSpore is imported, compiled and compared with MindSpore when the first pictures
@@ -21,6 +21,7 @@ from datasets.base import InputError
 from finetune.config import Config
 from finetune.device import Device
 from finetune.engines.mindspore import MindSporeEngine
+from finetune.engines.mindspore_processes import MindSporeProcesses
 from pretrained.weights import Backbone
 
 PICTURES_COMPARED = 2
@@ -31,22 +32,24 @@ LARGEST_DISTANCE = {"f32": 0.001, "bf16": 0.25}
 log = logging.getLogger("finetune")
 
 
-def choose_engine(backbone: Backbone, device: Device, config: Config) -> MindSporeEngine | ComparedEngine:
+def choose_engine(
+    backbone: Backbone, device: Device, config: Config
+) -> MindSporeEngine | MindSporeProcesses | ComparedEngine:
     """The engine for a backbone on a device.
 
     Raises:
         InputError: the engine or the precision asked for cannot be had here; says what can.
     """
-    mindspore_engine = MindSporeEngine(backbone)
     if choose_name(device.platform, config.engine, config.precision) == "mindspore":
-        return mindspore_engine
+        several = device.platform == "CPU" and device.threads > 1
+        return MindSporeProcesses(backbone, device.threads) if several else MindSporeEngine(backbone)
 
     def make():
         from finetune.engines.openvino import OpenVinoEngine
 
         return OpenVinoEngine(backbone, config.precision, device.threads)
 
-    return ComparedEngine("openvino", config.precision, make, mindspore_engine)
+    return ComparedEngine("openvino", config.precision, make, MindSporeEngine(backbone))
 
 
 def choose_name(platform: str, engine: str, precision: str) -> str:

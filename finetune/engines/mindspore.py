@@ -8,7 +8,7 @@ import mindspore as ms
 import numpy as np
 
 from datasets.image import normalise
-from pretrained.fold import FoldedMobileNetV2
+from pretrained.fold import FoldedMobileNetV2, fold
 from pretrained.weights import Backbone
 
 
@@ -29,7 +29,7 @@ class MindSporeEngine:
         batch = ms.Tensor(normalise(fill_up(images, self.batch_size), self.image))
         with self.one_at_a_time:
             if self.folded is None:
-                self.folded = FoldedMobileNetV2(self.backbone.network, self.backbone.record.pad_mode)
+                self.folded = FoldedMobileNetV2(fold(self.backbone.network), self.backbone.record.pad_mode)
             return self.folded(batch).asnumpy()[: len(images)]
 
     def once(self, images: np.ndarray) -> np.ndarray:
