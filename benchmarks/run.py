@@ -124,10 +124,8 @@ def growth_runs(given: argparse.Namespace, place: Path) -> dict[int, dict]:
     found = {}
     for count in given.growth:
         with repeated(Path(given.dataset_path), count, place / f"pictures{count}") as folder:
-            command = [sys.executable, "-m", "benchmarks.measured", "features", "--dataset_path", folder,
-                       "--pretrain_ckpt", given.pretrain_ckpt, "--cache_dir", place / f"grown{count}"]  # fmt: skip
-            done = subprocess.run([*map(str, command)], cwd=CHECKOUT, capture_output=True, encoding="utf-8", check=True)
-            found[count] = json.loads(done.stdout.strip().splitlines()[-1][7:])
+            found[count] = start("benchmarks.measured", "features", "--dataset_path", folder, "--pretrain_ckpt",
+                                 given.pretrain_ckpt, "--cache_dir", place / f"grown{count}")  # fmt: skip
             print(f"growth {count}: {found[count]}", flush=True)
     return found
 
@@ -142,7 +140,7 @@ def repeated(root: Path, count: int, folder: Path):
 
     dataset = load_folder(root)
     for i in range(count):
-        row = i % len(dataset)
+        row = 97 * i % len(dataset)  # all parts and classes from the start
         part = dataset.parts[row] if dataset.parts else "train"
         name = dataset.classes[dataset.labels[row]]
         path = folder / part / name / f"{i:06d}{dataset.paths[row].suffix}"

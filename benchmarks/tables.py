@@ -86,6 +86,9 @@ def whole_table(runs: dict[str, list[dict]]) -> str:
 
 
 def growth_table(found: dict[int, dict]) -> str:
+    broken = [r["error"] for r in found.values() if "error" in r]
+    if broken:
+        return f"## Growth\n\nnot run: {broken[0]}"
     counts = np.array(list(found))
     seconds = np.array([r["seconds"] for r in found.values()])
     rows = [["pictures", "seconds", "images/s", "peak MB"]]

@@ -21,7 +21,7 @@ from finetune.engines.choose import ComparedEngine, choose_engine, choose_name, 
 from finetune.engines.mindspore import MindSporeEngine
 from finetune.engines.mindspore_processes import MindSporeProcesses
 from finetune.engines.openvino import OpenVinoEngine, check_precision
-from pretrained.weights import load_backbone
+from pretrained.weights import load_backbone, read_ckpt
 
 with device.without_kernel_guard():  # OpenVINO reads it once
     HAS_BF16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -251,6 +251,12 @@ def photographs():
     return backbone, images, np.concatenate([engine(images[i : i + 8]) for i in range(0, 32, 8)])
 
 
+def imagenet_classes(features):
+    """What the 1,001-class head in the same file says."""
+    head = read_ckpt(REAL_WEIGHTS)
+    return (features @ head["dense.weight"].T + head["dense.bias"]).argmax(1)
+
+
 @needs_real_data
 def test_f32_on_photographs(photographs):
     backbone, images, wanted = photographs
@@ -258,6 +264,7 @@ def test_f32_on_photographs(photographs):
     found = np.concatenate([engine(images[i : i + 8]) for i in range(0, 32, 8)])
     assert engine.chosen.name == "openvino"
     assert cosines(found, wanted).min() >= 0.99999
+    assert np.array_equal(imagenet_classes(found), imagenet_classes(wanted))
 
 
 @needs_real_data
