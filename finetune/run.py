@@ -118,7 +118,9 @@ def features(config: Config, device: Device) -> None:
     dataset, backbone, split = load_inputs(config)
     log_inputs(device, dataset, backbone, split)
     found = extract(dataset.paths, backbone, choose_engine(backbone, device, config), config.cache_dir, device.threads)
-    write_views(dataset, found, usable_split(dataset, found, split))
+    split = usable_split(dataset, found, split)
+    if config.data.views:
+        write_views(dataset, found, split)
 
 
 def load_inputs(config: Config) -> tuple[Dataset, Backbone, Split]:
