@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,10 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.tables import extraction_table, growth_table, head_table, machine, whole_table
+from datasets.folder import load_folder
 
 OURS = "benchmarks.ours"
 EXTRACTION = {
@@ -134,13 +138,10 @@ def growth_runs(given: argparse.Namespace, place: Path) -> dict[int, dict]:
 def repeated(root: Path, count: int, folder: Path):
     """A folder of `count` pictures: those of `root` again and again, with a number behind the end of each
     file, which decoders ignore, so that no two have the same bytes."""
-    import shutil
-
-    from datasets.folder import load_folder
-
     dataset = load_folder(root)
+    order = np.random.default_rng(0).permutation(len(dataset))  # all parts and classes from the start
     for i in range(count):
-        row = 97 * i % len(dataset)  # all parts and classes from the start
+        row = order[i % len(dataset)]
         part = dataset.parts[row] if dataset.parts else "train"
         name = dataset.classes[dataset.labels[row]]
         path = folder / part / name / f"{i:06d}{dataset.paths[row].suffix}"

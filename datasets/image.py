@@ -65,7 +65,8 @@ def read(content: bytes) -> Image.Image:
 
 def _upright(picture: Image.Image) -> Image.Image:
     try:
-        return ImageOps.exif_transpose(picture)
+        ImageOps.exif_transpose(picture, in_place=True)  # most are upright: no copy
+        return picture
     except Exception:  # an unreadable EXIF block says nothing about the orientation
         return picture
 
@@ -83,7 +84,7 @@ def to_rgb(picture: Image.Image) -> Image.Image:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")
         picture = Image.alpha_composite(white, picture)
-    return picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
 def resize(picture: Image.Image, spec: ImageSpec) -> Image.Image:
