@@ -34,7 +34,7 @@ EXTRACTION = {
     "ONNX Runtime, plain loop": ("benchmarks.peers.onnx_runtime",),
     "PyTorch": ("benchmarks.peers.pytorch",),
     "Keras": ("benchmarks.peers.keras_tensorflow",),
-    "the zoo's way": ("benchmarks.peers.zoo", "--pictures", "32"),
+    "the zoo's way": ("benchmarks.peers.zoo", "--pictures", "16"),
     "decoding alone": (OURS, "--task", "decode"),
 }
 HEAD = {
