@@ -47,7 +47,8 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class ExportConfig:
-    file_format: list = field(default_factory=lambda: ["MINDIR"])
+    file_format: list = field(default_factory=lambda: ["MINDIR"])  # MINDIR, ONNX
+    input_form: list = field(default_factory=lambda: ["tensor"])  # tensor, image
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ CHOICES = {
     "precision": ("f32", "bf16"),
     "train.optimizer": ("adam", "momentum"),
     "train.class_weights": ("none", "balanced"),
-    "export.file_format": ("MINDIR",),
+    "export.file_format": ("MINDIR", "ONNX"),
+    "export.input_form": ("tensor", "image"),
 }
 
 # Key -> (lowest, highest) allowed value; None is no bound.

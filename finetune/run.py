@@ -159,7 +159,8 @@ def export(folder: Path, config: Config) -> None:
     Raises:
         InputError: the export or its comparison failed; it has said why.
     """
-    command = [sys.executable, "-m", "export", str(folder), "--file_format", *config.export.file_format]
+    wanted = ["--file_format", *config.export.file_format, "--input_form", *config.export.input_form]
+    command = [sys.executable, "-m", "export", str(folder), *wanted]
     if subprocess.run(command, cwd=Path.cwd()).returncode:
         raise InputError(f"{folder}: trained and evaluated, but not exported. Repeat with: python -m export {folder}")
 
