@@ -47,6 +47,17 @@ def model_facts(file_format: str, input_form: str, size: tuple[int, int]) -> dic
     return {"file_format": file_format, "input_form": input_form, "input": inputs[input_form]}
 
 
+def confidence_facts(run: Path) -> dict | None:
+    """What `predict` needs of the run's fitted confidence; None where it was not fitted."""
+    fitted = read_json(run, "metrics.json").get("confidence")
+    return fitted and {
+        "temperature": fitted["temperature"],
+        "threshold": fitted["threshold"],
+        "meaning": "confidence: the largest of probabilities ** (1 / temperature), normalised to a sum of 1; below "
+        "the threshold the answer is not sure",
+    }
+
+
 def write_manifest(folder: Path, run: Path, trained, models: dict[str, dict]) -> None:
     """`models`: facts by file name. Call it when all other files of the bundle are in the folder."""
     facts = {
@@ -58,6 +69,7 @@ def write_manifest(folder: Path, run: Path, trained, models: dict[str, dict]) ->
         "image": trained.image.to_dict(),
         "resize_filter": "bilinear with antialiasing, then the centre is cropped; EXIF orientation applied first",
         "output": {"shape": [-1, len(trained.classes)], "dtype": "float32", "meaning": "probabilities (softmax)"},
+        "confidence": confidence_facts(run),
         "weights": {
             "digest": trained.backbone.digest,
             "source": trained.backbone.record.source,

@@ -14,7 +14,7 @@ import numpy as np
 
 from datasets.base import InputError
 from datasets.image import ImageSpec, batches
-from export.manifest import MANIFEST, read_manifest
+from export.manifest import MANIFEST, confidence_facts, read_manifest
 from finetune.device import usable_cores
 
 BATCH_SIZE = 8
@@ -29,6 +29,7 @@ class CkptPredictor:
 
         trained = load_trained(run)
         self.classes, self.image = trained.classes, trained.image
+        self.confidence = confidence_facts(run)
         self._predict = Predictor(trained.network, BATCH_SIZE)
 
     def __call__(self, images: np.ndarray, batch_size: int = BATCH_SIZE) -> np.ndarray:
@@ -45,6 +46,7 @@ class ExportedPredictor:
             raise InputError(f"{model}: {MANIFEST} beside it does not name this file. It names {known}.")
         self.classes = tuple(manifest["classes"])
         self.image = ImageSpec.from_dict(manifest["image"])
+        self.confidence = manifest["confidence"]
         self.input_form = manifest["models"][model.name]["input_form"]
 
     def __call__(self, images: np.ndarray, batch_size: int = BATCH_SIZE) -> np.ndarray:

@@ -43,6 +43,7 @@ class TrainConfig:
     label_smoothing: float = 0.0
     class_weights: str = "none"  # none, balanced
     patience: int = 10  # epochs without a better validation loss before it stops; 0 never stops
+    calibration_folds: int = 3  # heads trained beside the real one to fit its confidence; 0 leaves that out
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ BOUNDS = {
     "train.l2": (0, None),
     "train.label_smoothing": (0, 0.9),
     "train.patience": (0, None),
+    "train.calibration_folds": (0, 20),
 }
 
 

@@ -1,6 +1,7 @@
 """The bundle: what is exported can be copied away, and any change of it is noticed."""
 
 import ast
+import csv
 import importlib.util
 import json
 import os
@@ -20,6 +21,7 @@ from export import bundle, predictors
 from export.golden import telling
 from export.manifest import MANIFEST, digest, sha256
 from export.predictors import load_predictor
+from finetune.calibrate import temper
 
 MODELS = ["mobilenetv2.mindir", "mobilenetv2_image.mindir", "mobilenetv2.onnx", "mobilenetv2_image.onnx"]
 
@@ -354,3 +356,25 @@ def test_predict_by_onnx_starts_no_mindspore(run, toy_pictures):
 def test_golden_pictures_are_of_all_classes_and_uncertain():
     probabilities = np.array([[0.99, 0.01], [0.7, 0.3], [0.505, 0.495], [0.2, 0.8], [0.1, 0.9]])
     assert telling(probabilities, np.array([0, 0, 0, 1, 1])) == [1, 3, 0, 4, 2]
+
+
+def test_confidence_is_the_same_and_below_the_threshold_it_is_not_sure(run, alone, tmp_path):
+    fitted = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["confidence"]
+    facts = manifest(alone)
+    assert facts["confidence"]["temperature"] == fitted["temperature"]
+    pictures = [draw_toy(tmp_path / f"{i}.png", (100 + i, 110 - i, 60), i) for i in range(4)]
+    model = load_predictor(alone / "mobilenetv2.onnx")
+    images, _ = datasets.image.load_images(pictures, model.image)
+    facts["confidence"].update(temperature=2.5)
+    tempered = temper(model(images), 2.5).max(1)
+    facts["confidence"].update(threshold=float(np.sort(tempered)[1:3].mean()))
+    rewrite(alone, facts)
+    ours = call("finetune", "predict", alone / "mobilenetv2.onnx", *pictures, "--csv", tmp_path / "ours.csv")
+    theirs = script(alone / "predict.py", *pictures, "--csv", tmp_path / "theirs.csv")
+    assert ours.returncode == theirs.returncode == 0, ours.stderr + theirs.stderr
+    assert ours.stdout.count("not sure") == theirs.stdout.count("not sure") == 2
+    tables = [list(csv.DictReader((tmp_path / name).open(encoding="utf-8"))) for name in ("ours.csv", "theirs.csv")]
+    for one, other, wanted in zip(*tables, tempered):
+        assert one["predicted"] == other["predicted"] and one["sure"] == other["sure"]
+        assert float(one["confidence"]) == pytest.approx(wanted, abs=2e-6)
+        assert float(other["confidence"]) == pytest.approx(wanted, abs=2e-6)

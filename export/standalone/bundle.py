@@ -111,6 +111,16 @@ class Model:
         return self.compute(normalise(images, self.spec) if self.input_form == "tensor" else images)
 
 
+def certainty(probabilities: np.ndarray, manifest: dict) -> tuple[float, bool | None]:
+    """(confidence, is it sure) of one picture's probabilities (C,); None where no threshold was fitted."""
+    facts = manifest["confidence"]
+    if facts is None:
+        return float(probabilities.max()), None
+    logits = np.log(np.maximum(probabilities.astype(np.float64), 1e-38)) / facts["temperature"]
+    confidence = float(1 / np.exp(logits - logits.max()).sum())
+    return confidence, confidence >= facts["threshold"]
+
+
 def missing_package(manifest: dict, name: str) -> str | None:
     """What must be installed to run a model file; None if it is there."""
     package = RUNTIMES[manifest["models"][name]["file_format"]].package

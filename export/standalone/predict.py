@@ -13,7 +13,17 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from bundle import Drift, Model, changed_files, image_spec, missing_package, no_runtime, read_manifest, runnable
+from bundle import (
+    Drift,
+    Model,
+    certainty,
+    changed_files,
+    image_spec,
+    missing_package,
+    no_runtime,
+    read_manifest,
+    runnable,
+)
 from preprocessing import load_images
 
 FOLDER = Path(__file__).parent
@@ -53,10 +63,12 @@ def predict(model: Model, manifest: dict, paths: list[Path]) -> tuple[list[dict]
 
 def row_of(path: Path, probabilities: np.ndarray, manifest: dict) -> dict:
     classes = manifest["classes"]
+    confidence, sure = certainty(probabilities, manifest)
     return {
         "path": str(path),
         "predicted": classes[probabilities.argmax()],
-        "confidence": f"{probabilities.max():.6f}",
+        "confidence": f"{confidence:.6f}",
+        **({} if sure is None else {"sure": "yes" if sure else "no"}),
         **{f"p_{name}": f"{p:.8f}" for name, p in zip(classes, probabilities)},
     }
 
@@ -76,7 +88,8 @@ def main() -> int:
     for path, reason in left_out.items():
         print(f"left out: {path}: {reason}", file=sys.stderr)
     for row in rows:
-        print(f"{row['path']}  {row['predicted']}  {100 * float(row['confidence']):.1f} %")
+        not_sure = "  not sure" if row.get("sure") == "no" else ""
+        print(f"{row['path']}  {row['predicted']}  {100 * float(row['confidence']):.1f} %{not_sure}")
     if arguments.csv and rows:
         with arguments.csv.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(rows[0]))
