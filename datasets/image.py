@@ -108,10 +108,17 @@ def centre_crop(picture: Image.Image, spec: ImageSpec) -> Image.Image:
 
 def normalise(images: np.ndarray, spec: ImageSpec) -> np.ndarray:
     """uint8 (B, H, W, 3) -> float32 (B, 3, H, W): (x / 255 - mean) / std in RGB."""
-    mean = np.float32(255) * np.array(spec.mean_unit, np.float32)
-    std = np.float32(255) * np.array(spec.std_unit, np.float32)
+    mean, std = mean_and_std(spec)
     scaled = (images - mean) / std
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
+
+
+def mean_and_std(spec: ImageSpec) -> tuple[np.ndarray, np.ndarray]:
+    """float32 (3,) and (3,) of R, G, B in levels 0..255."""
+    return (
+        np.float32(255) * np.array(spec.mean_unit, np.float32),
+        np.float32(255) * np.array(spec.std_unit, np.float32),
+    )
 
 
 def to_array(content: bytes, spec: ImageSpec) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The command line: python -m export RUN | verify RUN | predict MODEL PATH...
+"""The command line: python -m export RUN | verify RUN_OR_BUNDLE | predict MODEL PATH...
 
 Nothing heavy is imported before the arguments are understood.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from datasets.base import InputError
 from finetune.__main__ import explain
+from finetune.config import CHOICES
 
 VERBS = ("run", "verify", "predict")
 
@@ -28,14 +29,26 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     command = verbs.add_parser("run", help="write the model and its manifest, and compare it with the trained network")
     command.add_argument("run", metavar="RUN", type=Path, help="a run folder")
-    command.add_argument("--file_format", "--file-format", nargs="+", choices=["MINDIR"], default=["MINDIR"])
+    command.add_argument(
+        "--file_format", "--file-format", nargs="+", choices=CHOICES["export.file_format"], default=["MINDIR"]
+    )
+    command.add_argument(
+        "--input_form",
+        "--input-form",
+        nargs="+",
+        choices=CHOICES["export.input_form"],
+        default=["tensor"],
+        help="tensor: float NCHW, normalised by the caller; image: uint8 NHWC in RGB, normalised by the model",
+    )
     command.add_argument("--threads", type=int, default=0, help="CPU threads; 0: all cores")
-    command = verbs.add_parser("verify", help="compare an export that is there once more")
-    command.add_argument("run", metavar="RUN", type=Path, help="a run folder with an export")
+    command = verbs.add_parser("verify", help="check an export once more, with its run or without")
+    command.add_argument("run", metavar="RUN_OR_BUNDLE", type=Path, help="a run folder, or the export folder of one")
     command.add_argument("--threads", type=int, default=0, help="CPU threads; 0: all cores")
     command = verbs.add_parser("predict", help="classify pictures")
     command.prog = "python -m finetune predict"
-    command.add_argument("model", metavar="RUN_OR_MINDIR", type=Path, help="a run folder or an exported .mindir")
+    command.add_argument(
+        "model", metavar="RUN_OR_MODEL", type=Path, help="a run folder, or an exported .mindir or .onnx"
+    )
     command.add_argument("paths", metavar="PATH", type=Path, nargs="+", help="pictures, or folders of pictures")
     command.add_argument("--csv", type=Path, metavar="FILE", help="also write all probabilities to this file")
     command.add_argument("--platform", default="auto", help="auto, CPU, GPU or Ascend")
@@ -63,7 +76,8 @@ def act(parsed: argparse.Namespace) -> None:
     from finetune.device import init_device
 
     if parsed.verb == "predict":
-        init_device(parsed.platform)
+        if parsed.model.suffix != ".onnx":  # which knows no MindSpore
+            init_device(parsed.platform)
         from export.predict import show
 
         show(parsed.model, parsed.paths, parsed.csv)
@@ -71,12 +85,15 @@ def act(parsed: argparse.Namespace) -> None:
 
     init_device("CPU", threads=parsed.threads)
     from export import bundle
+    from export.parity import table
 
-    found = {"run": bundle.export_run, "verify": bundle.verify_run}[parsed.verb](parsed.run, parsed.threads)
-    print(
-        f"{parsed.run / 'export' / bundle.MODEL}: same class as the trained network on {found['same_class']} of "
-        f"{found['pictures']} evaluation pictures, largest difference {found['largest_difference']['to_ckpt']:.1e}"
-    )
+    if parsed.verb == "run":
+        found = bundle.export_run(parsed.run, parsed.threads, parsed.file_format, parsed.input_form)
+    else:
+        found = bundle.verify(parsed.run, parsed.threads)
+    if found:
+        print(f"{parsed.run / 'export'}: compared with the trained network on {found['pictures']} evaluation pictures")
+        print(table(found))
 
 
 if __name__ == "__main__":

@@ -1,35 +1,42 @@
-"""A run folder -> export/mobilenetv2.mindir, manifest.json and parity.json; all or nothing.
+"""A run folder -> export/: model files, manifest, labels, golden pictures, scripts; all or nothing.
 
-The model is written under a temporary name, compared with the trained network in a fresh process,
-and gets its name only when both are equal.
+Everything is written into a temporary folder, the models are compared with the trained network in a
+fresh process, and the files get their place only when all are equal.
 """
 
 from __future__ import annotations
 
-import datetime
-import hashlib
-import json
+import os
 import shutil
-from importlib import metadata
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from datasets.base import InputError
+from export.golden import write_golden, write_labels, write_scripts
+from export.manifest import INPUT_FORMS, MANIFEST, model_facts, model_name, read_manifest, write_manifest
 from export.parity import compare
-from export.predictors import MANIFEST
+from export.predictors import import_onnxruntime
 from finetune.run_folder import read_json, write_json
 
-MODEL = "mobilenetv2.mindir"
+PARITY = "parity.json"
 
 
-def export_run(run: Path, threads: int) -> dict:
+def export_run(
+    run: Path, threads: int, file_formats: Sequence[str] = ("MINDIR",), input_forms: Sequence[str] = ("tensor",)
+) -> dict:
     """Export and compare. Returns what parity.json says.
 
     Raises:
-        InputError: the run is not finished, or the exported model drifts from the trained network.
+        InputError: the run is not finished, an exported model drifts from the trained network, or ONNX is
+            asked for without its runtime.
     """
-    from export.to_mindir import write_mindir
     from finetune.trained import load_trained
 
+    if "ONNX" in file_formats:
+        import_onnxruntime()
     trained = load_trained(run)
     folder = run / "export"
     unfinished = folder / "unfinished"
@@ -37,66 +44,95 @@ def export_run(run: Path, threads: int) -> dict:
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
     try:
-        write_mindir(trained, unfinished / MODEL)
-        write_json(unfinished / MANIFEST, manifest(run, trained, unfinished / MODEL))
-        found = compare(run, unfinished / MODEL, threads)
-        write_json(folder / "parity.json", found)
+        models = write_models(trained, unfinished, file_formats, input_forms)
+        write_labels(unfinished, trained.classes)
+        write_scripts(unfinished)
+        write_golden(unfinished, run)
+        write_manifest(unfinished, run, trained, models)
+        found = compare(run, [unfinished / name for name in models], threads)
+        remove_bundle(folder)
+        write_json(folder / PARITY, found)
         if not found["equal"]:
-            for name in (MODEL, MANIFEST):
-                (folder / name).unlink(missing_ok=True)
             raise InputError(
                 f"{run}: the exported model drifts from the trained network: {'; '.join(found['faults'])}."
             )
-        for name in (MODEL, MANIFEST):  # the manifest last: it marks the export as complete
-            (unfinished / name).replace(folder / name)
+        put_in_place(unfinished, folder)
         return found
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def verify_run(run: Path, threads: int) -> dict:
-    """Compare an export that is there again.
+def write_models(trained, folder: Path, file_formats: Sequence[str], input_forms: Sequence[str]) -> dict[str, dict]:
+    """One file a format and input form. Returns the manifest's facts by file name."""
+    from export import to_mindir, to_onnx
+
+    writers = {"MINDIR": to_mindir.write_mindir, "ONNX": to_onnx.write_onnx}
+    models = {}
+    for file_format in writers:
+        for input_form in INPUT_FORMS:
+            if file_format in file_formats and input_form in input_forms:
+                name = model_name(file_format, input_form)
+                writers[file_format](trained, folder / name, input_form)
+                models[name] = model_facts(file_format, input_form, trained.image.size)
+    return models
+
+
+def remove_bundle(folder: Path) -> None:
+    """What an earlier export has put there, the manifest first; files of others stay."""
+    try:
+        names = [name for name in read_manifest(folder)["files"] if ".." not in Path(name).parts]
+    except InputError:  # none, or of an earlier version of this program
+        names = []
+    (folder / MANIFEST).unlink(missing_ok=True)
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
+    for place in {(folder / name).parent for name in names} - {folder}:
+        if place.is_dir() and not any(place.iterdir()):
+            place.rmdir()
+
+
+def put_in_place(unfinished: Path, folder: Path) -> None:
+    """The manifest last: it marks the export as complete."""
+    names = list(read_manifest(unfinished)["files"])
+    for name in [*names, MANIFEST]:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (unfinished / name).replace(folder / name)
+
+
+def verify(path: Path, threads: int) -> dict | None:
+    """A run or a bundle once more: its own check, and for a run the comparison on all evaluation pictures.
+
+    Returns what parity.json says, or None for a bundle without its run.
 
     Raises:
-        InputError: there is none, the model is not the one its manifest names, or it drifts.
+        InputError: there is no export, it is not what its manifest says, or it drifts.
     """
-    folder = run / "export"
-    read_json(run, f"export/{MANIFEST}")
-    known = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["model"]["sha256"]
-    if not (folder / MODEL).is_file() or sha256(folder / MODEL) != known:
-        raise InputError(f"{folder / MODEL}: missing, or not the file that {MANIFEST} names. Export the run again.")
-    found = compare(run, folder / MODEL, threads)
-    write_json(folder / "parity.json", found)
+    if (path / MANIFEST).is_file():
+        verify_bundle(path)
+        return None
+    folder = path / "export"
+    read_json(path, f"export/{MANIFEST}")
+    verify_bundle(folder)
+    found = compare(path, [folder / name for name in read_manifest(folder)["models"]], threads)
+    write_json(folder / PARITY, found)
     if not found["equal"]:
-        raise InputError(f"{folder / MODEL}: drifts from the trained network: {'; '.join(found['faults'])}.")
+        raise InputError(f"{folder}: drifts from the trained network: {'; '.join(found['faults'])}.")
     return found
 
 
-def manifest(run: Path, trained, model: Path) -> dict:
-    """Everything that somebody needs to use the model file right, and to know where it comes from."""
-    height, width = trained.image.size
-    return {
-        "format": 1,
-        "name": run.resolve().name,
-        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "model": {"file": model.name, "sha256": sha256(model), "bytes": model.stat().st_size},
-        "classes": list(trained.classes),
-        "input": {
-            "shape": [-1, 3, height, width],  # -1: any number of pictures
-            "dtype": "float32",
-            "layout": "NCHW",
-            "colour_order": "RGB",
-            "scaling": "(pixel / 255 - mean_unit) / std_unit, a channel at a time",
-        },
-        "image": trained.image.to_dict(),
-        "resize_filter": "bilinear with antialiasing, then the centre is cropped; EXIF orientation applied first",
-        "output": {"shape": [-1, len(trained.classes)], "dtype": "float32", "meaning": "probabilities (softmax)"},
-        "weights": {"digest": trained.backbone.digest, "source": trained.backbone.record.source,
-                    "licence": trained.backbone.record.licence},
-        "measured": {key: read_json(run, "metrics.json")["after"][key] for key in ("accuracy", "interval", "pictures")},
-        "versions": {name: metadata.version(name) for name in ("mindspore", "numpy", "pillow")},
-    }  # fmt: skip
+def verify_bundle(folder: Path) -> None:
+    """What the bundle's verify.py does, by this checkout's copy of it, in a process of its own.
 
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    Raises:
+        InputError: drift; the script has said where.
+    """
+    read_manifest(folder)
+    with tempfile.TemporaryDirectory() as place:
+        write_scripts(Path(place))
+        command = [sys.executable, str(Path(place, "verify.py")), str(folder.resolve())]
+        utf8 = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", env=utf8)
+    print(done.stdout, end="")
+    if done.returncode:
+        faults = [line.removeprefix("DRIFT  ") for line in done.stderr.splitlines() if line.startswith("DRIFT  ")]
+        raise InputError(f"{folder}: {'; '.join(faults) or done.stderr}. Export the run again.")

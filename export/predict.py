@@ -15,6 +15,7 @@ from datasets.folder import find_pictures
 from datasets.image import load_images
 from datasets.progress import Progress
 from export.predictors import load_predictor
+from finetune.calibrate import temper
 from finetune.run_folder import write_csv
 
 PICTURES_AT_ONCE = 64
@@ -38,13 +39,16 @@ def show(model: Path, paths: list[Path], csv_path: Path | None) -> None:
             good = [row for row in range(len(chunk)) if row not in damaged]
             if good:
                 probabilities = predictor(images[good])
-                rows += [_row(chunk[row], predictor.classes, p) for row, p in zip(good, probabilities)]
+                rows += [
+                    _row(chunk[row], predictor.classes, p, predictor.confidence) for row, p in zip(good, probabilities)
+                ]
             progress.update(len(chunk))
     if not rows:
         raise InputError(f"None of the {len(pictures)} picture(s) could be read.")
     width = max(len(row["path"]) for row in rows)
     for row in rows:
-        print(f"{row['path']:{width}}  {row['predicted']}  {100 * float(row['confidence']):.1f} %")
+        not_sure = "  not sure" if row.get("sure") == "no" else ""
+        print(f"{row['path']:{width}}  {row['predicted']}  {100 * float(row['confidence']):.1f} %{not_sure}")
     if csv_path:
         write_csv(csv_path, rows)
         print(f"written: {csv_path}")
@@ -63,10 +67,16 @@ def expand(paths: list[Path]) -> list[Path]:
     return pictures
 
 
-def _row(path: Path, classes: tuple[str, ...], probabilities: np.ndarray) -> dict:
+def _row(path: Path, classes: tuple[str, ...], probabilities: np.ndarray, confidence: dict | None) -> dict:
+    """`confidence` is tempered and judged where the run has fitted it; p_* are as the model gives them."""
+    certain, sure = probabilities.max(), {}
+    if confidence:
+        certain = temper(probabilities[None], confidence["temperature"]).max()
+        sure = {"sure": "yes" if certain >= confidence["threshold"] else "no"}
     return {
         "path": str(path),
         "predicted": classes[probabilities.argmax()],
-        "confidence": f"{probabilities.max():.6f}",
+        "confidence": f"{certain:.6f}",
+        **sure,
         **{f"p_{name}": f"{p:.8f}" for name, p in zip(classes, probabilities)},
     }

@@ -1,20 +1,22 @@
 """One call for every form of a model: uint8 pictures (B, H, W, 3) -> probabilities (B, C).
 
-predictor = load_predictor(Path("runs/cats_vs_dogs"))               the CKPT of a run
-predictor = load_predictor(Path("runs/cats_vs_dogs/export/mobilenetv2.mindir"))
+predictor = load_predictor(Path("runs/cats_vs_dogs"))                                   the CKPT of a run
+predictor = load_predictor(Path("runs/cats_vs_dogs/export/mobilenetv2.mindir"))         by MindSpore
+predictor = load_predictor(Path("runs/cats_vs_dogs/export/mobilenetv2_image.onnx"))     by ONNX Runtime
 """
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from datasets.base import InputError
 from datasets.image import ImageSpec, batches
+from export.manifest import MANIFEST, confidence_facts, read_manifest
+from finetune.device import usable_cores
 
-MANIFEST = "manifest.json"
 BATCH_SIZE = 8
 
 
@@ -27,61 +29,112 @@ class CkptPredictor:
 
         trained = load_trained(run)
         self.classes, self.image = trained.classes, trained.image
+        self.confidence = confidence_facts(run)
         self._predict = Predictor(trained.network, BATCH_SIZE)
 
     def __call__(self, images: np.ndarray, batch_size: int = BATCH_SIZE) -> np.ndarray:
         return np.concatenate([self._predict(batch) for batch in batches(images, self.image, batch_size)])
 
 
-class MindirPredictor:
-    """An exported MindIR with the manifest beside it. Nothing of the run is needed."""
+class ExportedPredictor:
+    """An exported file with the manifest beside it; nothing of the run is needed. Its runtime is a subclass."""
 
     def __init__(self, model: Path):
+        manifest = read_manifest(model.parent)
+        if model.name not in manifest["models"]:
+            known = ", ".join(manifest["models"])
+            raise InputError(f"{model}: {MANIFEST} beside it does not name this file. It names {known}.")
+        self.classes = tuple(manifest["classes"])
+        self.image = ImageSpec.from_dict(manifest["image"])
+        self.confidence = manifest["confidence"]
+        self.input_form = manifest["models"][model.name]["input_form"]
+
+    def __call__(self, images: np.ndarray, batch_size: int = BATCH_SIZE) -> np.ndarray:
+        return np.concatenate([self.compute(batch) for batch in self.inputs(images, batch_size)])
+
+    def inputs(self, images: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+        if self.input_form == "tensor":
+            return batches(images, self.image, batch_size)
+        return (images[start : start + batch_size] for start in range(0, len(images), batch_size))
+
+    def compute(self, batch: np.ndarray) -> np.ndarray:
+        """One batch in the file's input form -> probabilities."""
+        raise NotImplementedError
+
+
+class MindirPredictor(ExportedPredictor):
+    """Initialise the device first."""
+
+    def __init__(self, model: Path, threads: int = 0):
+        super().__init__(model)
         import mindspore as ms
         from mindspore import nn
 
-        manifest = read_manifest(model)
-        self.classes = tuple(manifest["classes"])
-        self.image = ImageSpec.from_dict(manifest["image"])
         try:
             self._graph = nn.GraphCell(ms.load(str(model)))
         except (RuntimeError, ValueError) as error:
-            raise InputError(
-                f"{model}: not a readable MindIR ({str(error).splitlines()[0]}). Export it again."
-            ) from error
+            raise unreadable(model, "MindIR", error) from error
         self._tensor = ms.Tensor
 
-    def __call__(self, images: np.ndarray, batch_size: int = BATCH_SIZE) -> np.ndarray:
-        return np.concatenate(
-            [self._graph(self._tensor(batch)).asnumpy() for batch in batches(images, self.image, batch_size)]
-        )
+    def compute(self, batch: np.ndarray) -> np.ndarray:
+        return self._graph(self._tensor(batch)).asnumpy()
 
 
-def load_predictor(path: Path) -> CkptPredictor | MindirPredictor:
-    """The predictor of a run folder or of a .mindir file. Initialise the device first.
+class OnnxPredictor(ExportedPredictor):
+    """On the CPU. `threads`: 0 takes all cores this process may use."""
+
+    def __init__(self, model: Path, threads: int = 0):
+        super().__init__(model)
+        onnxruntime = import_onnxruntime()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or usable_cores()
+        options.inter_op_num_threads = 1
+        try:
+            self._session = onnxruntime.InferenceSession(
+                model.read_bytes(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # its exceptions share no base class but this
+            raise unreadable(model, "ONNX", error) from error
+
+    def compute(self, batch: np.ndarray) -> np.ndarray:
+        return self._session.run(None, {self.input_form: batch})[0]
+
+
+PREDICTORS = {".mindir": MindirPredictor, ".onnx": OnnxPredictor}
+
+
+def load_predictor(path: Path, threads: int = 0) -> CkptPredictor | ExportedPredictor:
+    """The predictor of a run folder or of an exported file. Initialise the device first.
 
     Raises:
-        InputError: neither of both, or unreadable.
+        InputError: neither of both, unreadable, or its runtime is not installed.
     """
     if path.is_dir():
         return CkptPredictor(path)
-    if path.suffix == ".mindir" and path.is_file():
-        return MindirPredictor(path)
+    if path.suffix in PREDICTORS and path.is_file():
+        return PREDICTORS[path.suffix](path, threads)
     raise InputError(
-        f"{path}: neither a run folder nor a .mindir file. Runs lie in runs/, models in runs/<name>/export/."
+        f"{path}: neither a run folder nor a {' or '.join(PREDICTORS)} file. Runs lie in runs/, models in "
+        "runs/<name>/export/."
     )
 
 
-def read_manifest(model: Path) -> dict:
-    """The manifest beside a model file.
+def import_onnxruntime():
+    """ONNX Runtime, which only those need who export or run ONNX.
 
     Raises:
-        InputError: there is none: without class names and preprocessing a model cannot be used right.
+        InputError: it is not installed.
     """
-    path = model.with_name(MANIFEST)
-    if not path.is_file():
+    try:
+        import onnxruntime
+    except ImportError as error:
         raise InputError(
-            f"{path}: not there. It lies beside the model when it is exported and says how to prepare pictures and "
-            "what the classes are; copy it along."
-        )
-    return json.loads(path.read_text(encoding="utf-8"))
+            f"ONNX files are run, and compared when they are exported, by ONNX Runtime, which cannot be imported here "
+            f"({error}). Install it: pip install onnxruntime"
+        ) from error
+    return onnxruntime
+
+
+def unreadable(model: Path, kind: str, error: Exception) -> InputError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return InputError(f"{model}: not a readable {kind} ({reason}). Export it again.")

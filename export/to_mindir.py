@@ -1,4 +1,4 @@
-"""Write the trained network as MindIR: normalised float32 (B, 3, H, W) -> probabilities (B, C)."""
+"""Write the trained network as MindIR: pictures (B, ...) -> probabilities (B, C), the batch dynamic."""
 
 from __future__ import annotations
 
@@ -9,16 +9,34 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import mindspore as ms
+from mindspore import nn
 
+from datasets.image import ImageSpec, mean_and_std
 from finetune.networks import Probabilities
 from finetune.trained import Trained
 
 
-def write_mindir(trained: Trained, path: Path) -> None:
-    """Export with a dynamic batch: `nn.GraphCell` runs the file with any number of pictures."""
+class FromPixels(nn.Cell):
+    """uint8 (B, H, W, 3) in RGB -> a network that wants what `datasets.image.normalise` makes of it."""
+
+    def __init__(self, network: nn.Cell, spec: ImageSpec):
+        super().__init__(auto_prefix=False)
+        self.network = network
+        self.mean, self.std = map(ms.Tensor, mean_and_std(spec))
+
+    def construct(self, x):
+        x = (x.astype(ms.float32) - self.mean) / self.std
+        return self.network(x.transpose(0, 3, 1, 2))
+
+
+def write_mindir(trained: Trained, path: Path, input_form: str) -> None:
+    """`input_form` as in `export.manifest`. `nn.GraphCell` runs the file with any number of pictures."""
     network = Probabilities(trained.network)
-    network.set_train(False)
     inputs = ms.Tensor(shape=[None, 3, *trained.image.size], dtype=ms.float32)
+    if input_form == "image":
+        network = FromPixels(network, trained.image)
+        inputs = ms.Tensor(shape=[None, *trained.image.size, 3], dtype=ms.uint8)
+    network.set_train(False)
     with working_in(path.parent):  # ms.export refuses names with spaces or Chinese characters
         ms.export(network, inputs, file_name=path.name, file_format="MINDIR")
     path.chmod(stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP | stat.S_IROTH)  # MindSpore writes 0400

@@ -43,11 +43,13 @@ class TrainConfig:
     label_smoothing: float = 0.0
     class_weights: str = "none"  # none, balanced
     patience: int = 10  # epochs without a better validation loss before it stops; 0 never stops
+    calibration_folds: int = 3  # heads trained beside the real one to fit its confidence; 0 leaves that out
 
 
 @dataclass(frozen=True)
 class ExportConfig:
-    file_format: list = field(default_factory=lambda: ["MINDIR"])
+    file_format: list = field(default_factory=lambda: ["MINDIR"])  # MINDIR, ONNX
+    input_form: list = field(default_factory=lambda: ["tensor"])  # tensor, image
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ CHOICES = {
     "precision": ("f32", "bf16"),
     "train.optimizer": ("adam", "momentum"),
     "train.class_weights": ("none", "balanced"),
-    "export.file_format": ("MINDIR",),
+    "export.file_format": ("MINDIR", "ONNX"),
+    "export.input_form": ("tensor", "image"),
 }
 
 # Key -> (lowest, highest) allowed value; None is no bound.
@@ -96,6 +99,7 @@ BOUNDS = {
     "train.l2": (0, None),
     "train.label_smoothing": (0, 0.9),
     "train.patience": (0, None),
+    "train.calibration_folds": (0, 20),
 }
 
 

@@ -18,6 +18,7 @@ from datasets.base import Dataset, InputError, Split
 from datasets.load import load
 from datasets.split import make_split, write_split
 from finetune import report, run_folder
+from finetune.calibrate import calibrate, in_words
 from finetune.config import Config
 from finetune.device import Device
 from finetune.engines.choose import choose_engine
@@ -87,6 +88,12 @@ def train(config: Config, device: Device) -> Path:
     run_folder.write_csv(folder / "results.csv", [row.to_dict() for row in fitted.history])
     clock.lap("training")
 
+    confidence = calibrate(
+        (x[split.train], y[split.train]), (x[split.valid], y[split.valid]), len(dataset.classes), config
+    )
+    log.info(in_words(confidence))
+    clock.lap("calibration")
+
     after = evaluate(head, x[split.eval], y[split.eval], dataset.classes)
     write_predictions(folder / "predictions.csv", dataset, split.eval, before, after)
     clock.lap("after")
@@ -97,6 +104,7 @@ def train(config: Config, device: Device) -> Path:
         "before": before.metrics,
         **baselines,
         "after": after.metrics,
+        "confidence": confidence and confidence.to_dict(),
         "damaged": found.damaged,
         "features": {
             "computed": found.computed,
@@ -159,7 +167,8 @@ def export(folder: Path, config: Config) -> None:
     Raises:
         InputError: the export or its comparison failed; it has said why.
     """
-    command = [sys.executable, "-m", "export", str(folder), "--file_format", *config.export.file_format]
+    wanted = ["--file_format", *config.export.file_format, "--input_form", *config.export.input_form]
+    command = [sys.executable, "-m", "export", str(folder), *wanted]
     if subprocess.run(command, cwd=Path.cwd()).returncode:
         raise InputError(f"{folder}: trained and evaluated, but not exported. Repeat with: python -m export {folder}")
 

@@ -9,6 +9,7 @@ from conftest import call
 
 from datasets.base import InputError
 from export import bundle, to_mindir
+from export.manifest import sha256
 from export.parity import judge
 from export.predictors import load_predictor
 
@@ -27,7 +28,7 @@ RIGHT = np.array([[0.9, 0.1], [0.3, 0.7], [0.6, 0.4]])
 
 
 def drift(exported, second=None, evaluated=RIGHT):
-    return judge(RIGHT, exported, exported[:2] if second is None else second, evaluated, np.array([0, 1, 0]), 0)
+    return judge(RIGHT, exported, exported[:2] if second is None else second, evaluated, np.array([0, 1, 0]), 0, 1e-5)
 
 
 def test_equal_answers_are_judged_equal():
@@ -54,10 +55,11 @@ def test_every_drift_is_a_fault(found, fault):
 def test_the_manifest_says_all_that_is_needed(finished):
     facts = manifest(finished.folder)
     assert facts["classes"] == ["green", "red"]
-    assert facts["input"]["shape"] == [-1, 3, 32, 32] and facts["input"]["colour_order"] == "RGB"
+    wanted = facts["models"]["mobilenetv2.mindir"]
+    assert wanted["input_form"] == "tensor" and wanted["input"]["colour_order"] == "RGB"
+    assert wanted["input"]["shape"] == [-1, 3, 32, 32]
     assert facts["image"] == {"size": [32, 32], "resize": 36, "mean_unit": [0.5] * 3, "std_unit": [0.5] * 3}
-    model = finished.folder / "export" / facts["model"]["file"]
-    assert facts["model"]["sha256"] == bundle.sha256(model)
+    assert facts["files"]["mobilenetv2.mindir"]["sha256"] == sha256(finished.folder / "export" / "mobilenetv2.mindir")
     accuracy = json.loads((finished.folder / "metrics.json").read_text(encoding="utf-8"))["after"]["accuracy"]
     assert facts["measured"]["accuracy"] == accuracy
 
@@ -116,14 +118,14 @@ def test_verify_repeats_the_comparison_and_sees_a_changed_model(copied):
     content[len(content) // 2] ^= 1
     model.write_bytes(content)
     done = call("export", "verify", copied)
-    assert done.returncode == 2 and "not the file that manifest.json names" in done.stderr
+    assert done.returncode == 2 and "mobilenetv2.mindir: changed since it was exported" in done.stderr
 
 
 def test_a_drifting_export_fails_and_leaves_no_finished_file(copied, monkeypatch):
-    def write_something_else(trained, path):
+    def write_something_else(trained, path, input_form):
         bias = trained.head.dense.bias
         bias.set_data(ms.Tensor(bias.asnumpy() + np.array([0.1, 0], np.float32)))
-        original(trained, path)
+        original(trained, path, input_form)
 
     original = to_mindir.write_mindir
     monkeypatch.setattr(to_mindir, "write_mindir", write_something_else)

@@ -45,7 +45,7 @@ def test_what_is_written_reads_back(tmp_path):
         ("train: {optimizer: adamw}", ("train.optimizer must be one of adam, momentum", "'adamw'")),
         ("data: {views: perhaps}", ("data.views must be of type bool",)),
         ("data: {dataset_path: [a]}", ("data.dataset_path must be of type str",)),
-        ("export: {file_format: [ONX]}", ("export.file_format must be one of MINDIR",)),
+        ("export: {file_format: [ONX]}", ("export.file_format must be one of MINDIR, ONNX",)),
         ("a: [1", ("not readable as YAML",)),
         ("- 1", ("expected `key: value` lines",)),
     ],

@@ -1,0 +1,88 @@
+"""What makes a bundle stand alone: class names, golden pictures with their answers, and two scripts.
+
+`golden/` holds a few real evaluation pictures, what becomes of them on the way into the model, and the
+trained network's probabilities, so that a bundle can be checked where neither the run nor its data are.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+import datasets.image
+from datasets.image import load_images, normalise
+from export.parity import TOLERANCE, evaluation_pictures, read_probabilities
+from export.predictors import load_predictor
+from finetune.run_folder import write_json
+
+LABELS = "labels.txt"
+PICTURES = 4
+EDGE = 0.02  # between the probabilities of the two best classes
+
+STANDALONE = Path(__file__).parent / "standalone"
+# The bundle's preprocessing is ours, byte for byte: that module needs NumPy and Pillow only.
+SCRIPTS = {
+    "preprocessing.py": Path(datasets.image.__file__),
+    **{name: STANDALONE / name for name in ("bundle.py", "predict.py", "verify.py")},
+}
+
+
+def write_labels(folder: Path, classes: tuple[str, ...]) -> None:
+    """A name a line, in the order of the model's outputs."""
+    text = "".join(f"{name}\n" for name in classes)
+    (folder / LABELS).write_bytes(text.encode())  # the same bytes on every system
+
+
+def write_scripts(folder: Path) -> None:
+    for name, source in SCRIPTS.items():
+        shutil.copyfile(source, folder / name)
+
+
+def write_golden(folder: Path, run: Path) -> None:
+    """Nothing but an empty folder if no evaluation picture can be read; the comparison says so then."""
+    golden = folder / "golden"
+    golden.mkdir()
+    predictor = load_predictor(run)
+    paths, labels, split = evaluation_pictures(run)
+    names = list(split["eval"])
+    entries = []
+    for row in telling(read_probabilities(run, split["classes"]), labels):
+        images, damaged = load_images([paths[row]], predictor.image)
+        if damaged:
+            continue
+        (probabilities,) = predictor(images)
+        stem = str(len(entries))
+        file = stem + paths[row].suffix.lower()
+        shutil.copyfile(paths[row], golden / file)
+        np.save(golden / f"{stem}_image.npy", images[0])
+        np.save(golden / f"{stem}_tensor.npy", normalise(images, predictor.image)[0])
+        entries.append(
+            {
+                "file": file,
+                "image": f"{stem}_image.npy",
+                "tensor": f"{stem}_tensor.npy",
+                "from": names[row],
+                "true": predictor.classes[labels[row]],
+                "predicted": predictor.classes[probabilities.argmax()],
+                "probabilities": dict(zip(predictor.classes, probabilities.astype(float).tolist())),
+            }
+        )
+        if len(entries) == PICTURES:
+            break
+    write_json(golden / "expected.json", {"tolerance": max(TOLERANCE.values()), "pictures": entries})
+
+
+def telling(probabilities: np.ndarray, labels: np.ndarray) -> list[int]:
+    """The rows in the order in which they are worth to be golden.
+
+    The least certain picture of each class first: where the answer is 1.000 no drift would show. Those on
+    the very edge, where another machine's rounding may decide the class, come last.
+    """
+    second, first = np.sort(probabilities, 1)[:, -2:].T
+    on_the_edge = first - second < EDGE
+    order = np.lexsort((first, on_the_edge, labels))
+    begins = np.searchsorted(labels[order], labels[order])  # where the class of each begins in the order
+    rank = np.arange(len(labels)) - begins
+    return order[np.lexsort((labels[order], rank, on_the_edge[order]))].tolist()

@@ -1,0 +1,117 @@
+"""manifest.json: everything that somebody needs to use the files of a bundle right, and to notice a change.
+
+It states the sha256 of every other file, and its own `digest`.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+from importlib import metadata
+from pathlib import Path
+
+from datasets.base import InputError
+from finetune.run_folder import read_json, write_json
+
+MANIFEST = "manifest.json"
+FORMAT = 2  # of the manifest; version 1 described one model file only
+
+SUFFIXES = {"MINDIR": ".mindir", "ONNX": ".onnx"}
+INPUT_FORMS = {"tensor": "mobilenetv2", "image": "mobilenetv2_image"}  # form of the input -> stem of the file
+
+
+def model_name(file_format: str, input_form: str) -> str:
+    return INPUT_FORMS[input_form] + SUFFIXES[file_format]
+
+
+def model_facts(file_format: str, input_form: str, size: tuple[int, int]) -> dict:
+    """What one model file wants to be given; -1 stands for any number of pictures."""
+    height, width = size
+    inputs = {
+        "tensor": {
+            "shape": [-1, 3, height, width],
+            "dtype": "float32",
+            "layout": "NCHW",
+            "colour_order": "RGB",
+            "scaling": "(pixel / 255 - mean_unit) / std_unit, a channel at a time",
+        },
+        "image": {
+            "shape": [-1, height, width, 3],
+            "dtype": "uint8",
+            "layout": "NHWC",
+            "colour_order": "RGB",
+            "scaling": "none: pixels 0..255 as they are, the model normalises",
+        },
+    }
+    return {"file_format": file_format, "input_form": input_form, "input": inputs[input_form]}
+
+
+def confidence_facts(run: Path) -> dict | None:
+    """What `predict` needs of the run's fitted confidence; None where it was not fitted."""
+    fitted = read_json(run, "metrics.json").get("confidence")
+    return fitted and {
+        "temperature": fitted["temperature"],
+        "threshold": fitted["threshold"],
+        "meaning": "confidence: the largest of probabilities ** (1 / temperature), normalised to a sum of 1; below "
+        "the threshold the answer is not sure",
+    }
+
+
+def write_manifest(folder: Path, run: Path, trained, models: dict[str, dict]) -> None:
+    """`models`: facts by file name. Call it when all other files of the bundle are in the folder."""
+    facts = {
+        "format": FORMAT,
+        "name": run.resolve().name,
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "models": models,
+        "classes": list(trained.classes),
+        "image": trained.image.to_dict(),
+        "resize_filter": "bilinear with antialiasing, then the centre is cropped; EXIF orientation applied first",
+        "output": {"shape": [-1, len(trained.classes)], "dtype": "float32", "meaning": "probabilities (softmax)"},
+        "confidence": confidence_facts(run),
+        "weights": {
+            "digest": trained.backbone.digest,
+            "source": trained.backbone.record.source,
+            "licence": trained.backbone.record.licence,
+        },
+        "measured": {key: read_json(run, "metrics.json")["after"][key] for key in ("accuracy", "interval", "pictures")},
+        "versions": {name: metadata.version(name) for name in ("mindspore", "numpy", "pillow")},
+        "files": {
+            path.relative_to(folder).as_posix(): {"sha256": sha256(path), "bytes": path.stat().st_size}
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        },
+    }
+    write_json(folder / MANIFEST, {**facts, "digest": digest(facts)})
+
+
+def read_manifest(folder: Path) -> dict:
+    """The manifest of a bundle.
+
+    Raises:
+        InputError: there is none, or it is damaged: without class names and preprocessing a model cannot be used right.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise InputError(
+            f"{path}: not there. It lies beside the model when it is exported and says how to prepare pictures and "
+            "what the classes are; copy it along."
+        )
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: not readable as JSON ({error}). Export the run again.") from error
+    if facts.get("format") != FORMAT:
+        raise InputError(f"{path}: of format {facts.get('format')}, expected {FORMAT}. Export the run again.")
+    return facts
+
+
+def digest(facts: dict) -> str:
+    """sha256 of the facts, whatever the order and the spacing of the JSON text; its own entry does not count."""
+    rest = {key: value for key, value in facts.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,139 @@
+"""What predict.py and verify.py share: the manifest of this folder, its checks, and its models.
+
+Needs NumPy, Pillow and one runtime: MindSpore or ONNX Runtime. The folder can be copied anywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+from preprocessing import ImageSpec, normalise
+
+MANIFEST = "manifest.json"
+LABELS = "labels.txt"
+
+
+class Drift(Exception):
+    """The folder is not, or does not compute, what was exported."""
+
+
+def read_manifest(folder: Path) -> dict:
+    """Raises Drift when there is none, or when one of its facts was changed."""
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        stated = manifest["digest"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Drift(f"{path}: not a readable manifest ({error})") from error
+    rest = {key: value for key, value in manifest.items() if key != "digest"}
+    if hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest() != stated:
+        raise Drift(f"{path}: changed since it was exported")
+    return manifest
+
+
+def changed_files(folder: Path, manifest: dict) -> dict[str, str]:
+    """{name: what is wrong} of the files that are not as the manifest states them."""
+    wrong = {}
+    for name, facts in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            wrong[name] = "missing"
+        elif hashlib.sha256(path.read_bytes()).hexdigest() != facts["sha256"]:
+            wrong[name] = "changed since it was exported"
+    if LABELS not in wrong and read_labels(folder) != manifest["classes"]:
+        wrong[LABELS] = f"other classes, or another order, than in {MANIFEST}"
+    return wrong
+
+
+def read_labels(folder: Path) -> list[str]:
+    """C class names, a line each, in the order of the model's outputs."""
+    return (folder / LABELS).read_text(encoding="utf-8").split("\n")[:-1]
+
+
+def image_spec(manifest: dict) -> ImageSpec:
+    return ImageSpec.from_dict(manifest["image"])
+
+
+class MindIR:
+    """By MindSpore, on the CPU."""
+
+    package = "mindspore"
+
+    def __init__(self, path: Path, input_form: str):
+        os.environ.setdefault("GLOG_v", "3")  # errors only
+        # On AVX-512 processors MindSpore 2.10 runs some convolutions ten times slower than with AVX2.
+        os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
+        import mindspore as ms
+
+        ms.set_device("CPU")
+        ms.set_context(mode=ms.GRAPH_MODE)
+        self._tensor = ms.Tensor
+        self._graph = ms.nn.GraphCell(ms.load(str(path)))
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return self._graph(self._tensor(x)).asnumpy()
+
+
+class Onnx:
+    """By ONNX Runtime, on the CPU."""
+
+    package = "onnxruntime"
+
+    def __init__(self, path: Path, input_form: str):
+        import onnxruntime
+
+        self._input = input_form
+        self._session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return self._session.run(None, {self._input: x})[0]
+
+
+RUNTIMES = {"ONNX": Onnx, "MINDIR": MindIR}  # in the order in which predict.py tries them
+
+
+class Model:
+    """A model file as a function: uint8 pictures (B, H, W, 3) -> probabilities (B, C)."""
+
+    def __init__(self, folder: Path, manifest: dict, name: str):
+        facts = manifest["models"][name]
+        self.name = name
+        self.spec = image_spec(manifest)
+        self.input_form = facts["input_form"]
+        self.compute = RUNTIMES[facts["file_format"]](folder / name, self.input_form)
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        return self.compute(normalise(images, self.spec) if self.input_form == "tensor" else images)
+
+
+def certainty(probabilities: np.ndarray, manifest: dict) -> tuple[float, bool | None]:
+    """(confidence, is it sure) of one picture's probabilities (C,); None where no threshold was fitted."""
+    facts = manifest["confidence"]
+    if facts is None:
+        return float(probabilities.max()), None
+    logits = np.log(np.maximum(probabilities.astype(np.float64), 1e-38)) / facts["temperature"]
+    confidence = float(1 / np.exp(logits - logits.max()).sum())
+    return confidence, confidence >= facts["threshold"]
+
+
+def missing_package(manifest: dict, name: str) -> str | None:
+    """What must be installed to run a model file; None if it is there."""
+    package = RUNTIMES[manifest["models"][name]["file_format"]].package
+    return None if importlib.util.find_spec(package) else package
+
+
+def runnable(manifest: dict) -> list[str]:
+    """The model files that can be run here, best first."""
+    order = list(RUNTIMES)
+    names = [name for name in manifest["models"] if missing_package(manifest, name) is None]
+    return sorted(names, key=lambda name: order.index(manifest["models"][name]["file_format"]))
+
+
+def no_runtime(manifest: dict) -> str:
+    packages = sorted({missing_package(manifest, name) for name in manifest["models"]})
+    return f"no runtime for {', '.join(manifest['models'])}: pip install {' or '.join(packages)}"

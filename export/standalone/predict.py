@@ -1,0 +1,104 @@
+"""Classify pictures with the model of this folder.
+
+    python predict.py photo.jpg holiday.png [--csv out.csv] [--model mobilenetv2.onnx]
+
+Exit code: 0 done, 1 a file of this folder was changed or a picture cannot be read, 2 wrong arguments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+from bundle import (
+    Drift,
+    Model,
+    certainty,
+    changed_files,
+    image_spec,
+    missing_package,
+    no_runtime,
+    read_manifest,
+    runnable,
+)
+from preprocessing import load_images
+
+FOLDER = Path(__file__).parent
+BATCH_SIZE = 8
+
+
+def open_model(wanted: str | None) -> tuple[Model, dict]:
+    """Raises Drift when the folder is not what was exported, or when nothing here can run it."""
+    manifest = read_manifest(FOLDER)
+    wrong = changed_files(FOLDER, manifest)
+    if wrong:
+        raise Drift("; ".join(f"{name}: {what}" for name, what in wrong.items()))
+    if wanted is None:
+        names = runnable(manifest)
+        if not names:
+            raise Drift(no_runtime(manifest))
+        return Model(FOLDER, manifest, names[0]), manifest
+    if wanted not in manifest["models"]:
+        raise Drift(f"--model {wanted}: not here; there are {', '.join(manifest['models'])}")
+    if missing_package(manifest, wanted):
+        raise Drift(f"--model {wanted}: pip install {missing_package(manifest, wanted)}")
+    return Model(FOLDER, manifest, wanted), manifest
+
+
+def predict(model: Model, manifest: dict, paths: list[Path]) -> tuple[list[dict], dict[Path, str]]:
+    """A row a picture, and {path: reason} of those that cannot be read."""
+    rows, left_out = [], {}
+    for start in range(0, len(paths), BATCH_SIZE):
+        chunk = paths[start : start + BATCH_SIZE]
+        images, damaged = load_images(chunk, image_spec(manifest))
+        left_out.update({chunk[i]: reason for i, reason in damaged.items()})
+        good = [i for i in range(len(chunk)) if i not in damaged]
+        if good:
+            rows += [row_of(chunk[i], p, manifest) for i, p in zip(good, model(images[good]))]
+    return rows, left_out
+
+
+def row_of(path: Path, probabilities: np.ndarray, manifest: dict) -> dict:
+    classes = manifest["classes"]
+    confidence, sure = certainty(probabilities, manifest)
+    return {
+        "path": str(path),
+        "predicted": classes[probabilities.argmax()],
+        "confidence": f"{confidence:.6f}",
+        **({} if sure is None else {"sure": "yes" if sure else "no"}),
+        **{f"p_{name}": f"{p:.8f}" for name, p in zip(classes, probabilities)},
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Classify pictures with the model of this folder.")
+    parser.add_argument("paths", nargs="+", metavar="PICTURE", type=Path)
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="also write all probabilities to this file")
+    parser.add_argument("--model", metavar="FILE", help="which model file; default: the first that can be run here")
+    arguments = parser.parse_args()
+    try:
+        model, manifest = open_model(arguments.model)
+    except Drift as drift:
+        print(f"error: {drift}", file=sys.stderr)
+        return 1
+    rows, left_out = predict(model, manifest, arguments.paths)
+    for path, reason in left_out.items():
+        print(f"left out: {path}: {reason}", file=sys.stderr)
+    for row in rows:
+        not_sure = "  not sure" if row.get("sure") == "no" else ""
+        print(f"{row['path']}  {row['predicted']}  {100 * float(row['confidence']):.1f} %{not_sure}")
+    if arguments.csv and rows:
+        with arguments.csv.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    return 1 if left_out else 0
+
+
+if __name__ == "__main__":
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # a console without the letters of a class name
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""Is this folder what was exported, and does it give the same answers here?
+
+    python verify.py [FOLDER]
+
+Compares every file with its sha256 in manifest.json, prepares the pictures of golden/ once more and
+compares them with the stored inputs, and runs every model whose runtime is installed on these.
+Exit code: 0 verified, 1 drift.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from bundle import Drift, Model, changed_files, image_spec, missing_package, no_runtime, read_manifest, runnable
+from preprocessing import DamagedPicture, normalise, to_array
+
+# The same JPEG file can come out of two decoders a few levels (0..255) apart, in a few pixels. Another mean,
+# size, crop, filter or order of colours moves all pixels.
+DECODER_LEVELS, DECODER_MEAN_LEVELS = 8, 0.1
+TENSOR_TOLERANCE = 1e-5  # of normalised values: plain arithmetic on the same numbers
+
+
+def verify(folder: Path) -> list[str]:
+    """Print what was compared; return what is wrong."""
+    try:
+        manifest = read_manifest(folder)
+    except Drift as drift:
+        return [str(drift)]
+    wrong = changed_files(folder, manifest)
+    faults = [f"{name}: {what}" for name, what in wrong.items()]
+    if not wrong:
+        print(f"ok  {len(manifest['files'])} files as exported")
+    try:
+        expected = json.loads((folder / "golden" / "expected.json").read_text(encoding="utf-8"))
+        inputs = {form: stored_inputs(folder, expected, form) for form in ("image", "tensor")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return [*faults, f"golden: not readable ({error})"]
+    golden_faults = check_preprocessing(folder, manifest, expected, inputs)
+    faults += golden_faults
+    if not golden_faults:
+        print(f"ok  {len(expected['pictures'])} golden pictures give the stored inputs")
+
+    names = runnable(manifest)
+    if not names:
+        faults.append(no_runtime(manifest))
+    for name in manifest["models"]:
+        if name not in names:
+            print(f"--  {name}: not run, {missing_package(manifest, name)} is not installed here")
+        elif name not in wrong:  # a damaged file can take the runtime down with it
+            faults += check_model(folder, manifest, name, expected, inputs)
+    return faults
+
+
+def stored_inputs(folder: Path, expected: dict, form: str) -> np.ndarray:
+    return np.stack([np.load(folder / "golden" / picture[form]) for picture in expected["pictures"]])
+
+
+def check_preprocessing(folder: Path, manifest: dict, expected: dict, inputs: dict) -> list[str]:
+    """The pictures -> the stored uint8 images -> the stored tensors, by the facts of the manifest."""
+    faults = []
+    try:
+        spec = image_spec(manifest)
+        tensors = normalise(inputs["image"], spec)
+        difference = np.abs(tensors - inputs["tensor"]).max()
+    except (KeyError, TypeError, ValueError) as error:
+        return [f"golden: the stored inputs do not fit the manifest's image facts ({error})"]
+    if not difference <= TENSOR_TOLERANCE:
+        faults.append(f"golden: normalised by the manifest's mean and std, values differ by up to {difference:.1e}")
+    for picture, stored in zip(expected["pictures"], inputs["image"]):
+        try:
+            image = to_array((folder / "golden" / picture["file"]).read_bytes(), spec)
+        except (OSError, DamagedPicture) as error:
+            faults.append(f"golden/{picture['file']}: not readable ({error})")
+            continue
+        if image.shape != stored.shape:
+            faults.append(f"golden/{picture['file']}: comes out as {image.shape}, expected {stored.shape}")
+            continue
+        levels = np.abs(image.astype(int) - stored)
+        if levels.max() > DECODER_LEVELS or levels.mean() > DECODER_MEAN_LEVELS:
+            faults.append(
+                f"golden/{picture['file']}: prepared here, pixels differ by up to {levels.max()} levels, "
+                f"{levels.mean():.2f} on average"
+            )
+    return faults
+
+
+def check_model(folder: Path, manifest: dict, name: str, expected: dict, inputs: dict) -> list[str]:
+    """The stored inputs -> the expected probabilities, by class name."""
+    classes = manifest["classes"]
+    try:
+        model = Model(folder, manifest, name)
+        found = model.compute(inputs[model.input_form])
+        wanted = np.array([[picture["probabilities"][c] for c in classes] for picture in expected["pictures"]])
+        difference = np.abs(found - wanted).max()
+    except KeyError as error:
+        return [f"{name}: golden/expected.json does not know the class {error}"]
+    except Exception as error:  # runtimes raise all kinds
+        return [f"{name}: does not run here ({(str(error).strip() or repr(error)).splitlines()[0]})"]
+    faults = []
+    if not difference <= expected["tolerance"]:
+        faults.append(f"{name}: probabilities differ by up to {difference:.1e}, allowed {expected['tolerance']:.0e}")
+    for picture, row in zip(expected["pictures"], found):
+        if classes[row.argmax()] != picture["predicted"]:
+            faults.append(f"{name}: golden/{picture['file']} is {classes[row.argmax()]}, not {picture['predicted']}")
+    if not faults:
+        print(f"ok  {name}: largest difference of a probability {difference:.1e}")
+    return faults
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Is this folder what was exported, and does it give the same answers?")
+    parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).parent, help="default: where this is")
+    faults = verify(parser.parse_args().folder)
+    for fault in faults:
+        print(f"DRIFT  {fault}", file=sys.stderr)
+    print("not verified" if faults else "verified")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # a console without the letters of a class name
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""Write the trained network as ONNX: pictures (B, ...) -> probabilities (B, C), the batch dynamic.
+
+BatchNorm is folded into the convolutions, and only the plain operators that every runtime has are used.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from onnx import TensorProto, checker, helper, numpy_helper, save
+
+from datasets.image import mean_and_std
+from finetune.networks import Head
+from finetune.trained import Trained
+from pretrained.to_onnx import IR_VERSION, OPSET, backbone_nodes
+
+OUTPUT = "probabilities"
+
+
+def write_onnx(trained: Trained, path: Path, input_form: str) -> None:
+    """`input_form` as in `export.manifest`; it is also the name of the graph's input."""
+    nodes, arrays = [], []
+    x = input_form
+    if input_form == "image":
+        nodes, arrays = normalise_nodes(trained, x, "normalised")
+        x = "normalised"
+    backbone = trained.backbone
+    for more_nodes, more_arrays in (
+        backbone_nodes(backbone.network, backbone.record.pad_mode, x, "features"),
+        head_nodes(trained.head, "features", OUTPUT),
+    ):
+        nodes, arrays = nodes + more_nodes, arrays + more_arrays
+    height, width = trained.image.size
+    kind, shape = {
+        "tensor": (TensorProto.FLOAT, ["B", 3, height, width]),
+        "image": (TensorProto.UINT8, ["B", height, width, 3]),
+    }[input_form]
+    graph = helper.make_graph(
+        nodes,
+        "mobilenetv2",
+        [helper.make_tensor_value_info(input_form, kind, shape)],
+        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["B", len(trained.classes)])],
+        arrays,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    checker.check_model(model)
+    save(model, str(path))
+
+
+def normalise_nodes(trained: Trained, x: str, normalised: str) -> tuple[list, list]:
+    """What `datasets.image.normalise` does, in its order of operations: uint8 (B, H, W, 3) -> (B, 3, H, W)."""
+    mean, std = mean_and_std(trained.image)
+    arrays = [numpy_helper.from_array(mean, "mean"), numpy_helper.from_array(std, "std")]
+    nodes = [
+        helper.make_node("Cast", [x], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Sub", ["pixels", "mean"], ["centred"]),
+        helper.make_node("Div", ["centred", "std"], ["scaled"]),
+        helper.make_node("Transpose", ["scaled"], [normalised], perm=[0, 3, 1, 2]),
+    ]
+    return nodes, arrays
+
+
+def head_nodes(head: Head, features: str, probabilities: str) -> tuple[list, list]:
+    nodes, arrays = [], []
+    here = features
+    for name in ("hidden", "dense"):
+        layer = getattr(head, name)
+        if layer is None:
+            continue
+        weight, bias = (np.ascontiguousarray(values.asnumpy()) for values in (layer.weight, layer.bias))
+        arrays += [numpy_helper.from_array(weight, f"{name}_weight"), numpy_helper.from_array(bias, f"{name}_bias")]
+        nodes.append(helper.make_node("Gemm", [here, f"{name}_weight", f"{name}_bias"], [name], transB=1))
+        here = name
+        if name == "hidden":
+            nodes.append(helper.make_node("Relu", [here], ["hidden_relu"]))
+            here = "hidden_relu"
+    nodes.append(helper.make_node("Softmax", [here], [probabilities], axis=-1))
+    return nodes, arrays
