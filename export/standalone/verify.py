@@ -18,9 +18,9 @@ import numpy as np
 from bundle import Drift, Model, changed_files, image_spec, missing_package, no_runtime, read_manifest, runnable
 from preprocessing import DamagedPicture, normalise, to_array
 
-# The same JPEG file can come out of two decoders a few levels (0..255) apart, in a few pixels. Another mean,
-# size, crop, filter or order of colours moves all pixels.
-DECODER_LEVELS, DECODER_MEAN_LEVELS = 8, 0.1
+# Two versions of Pillow decode the same JPEG file a little differently: 1 level of 0..255 at most and 0.12 on
+# average between 11.3 and 13.0. Another size, crop, filter or order of colours moves pixels by much more.
+DECODER_LEVELS, DECODER_MEAN_LEVELS = 8, 0.5
 TENSOR_TOLERANCE = 1e-5  # of normalised values: plain arithmetic on the same numbers
 
 
