@@ -42,6 +42,11 @@ class ImageSpec:
         return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in facts.items()})
 
 
+# Pillow warns of odd EXIF blocks, but the pixels are what counts. Set once, because decoding is threaded and
+# warnings.catch_warnings is not safe there.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
 class DamagedPicture(Exception):
     """The bytes are not a picture that can be decoded whole."""
 
@@ -53,12 +58,11 @@ def read(content: bytes) -> Image.Image:
         DamagedPicture: empty, truncated, of an unknown format, or too large to be a photograph.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd EXIF blocks: the pixels are what counts
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            picture = Image.open(io.BytesIO(content))
-            picture.load()
-            return to_rgb(_upright(picture))
+        picture = Image.open(io.BytesIO(content))
+        if picture.width * picture.height > Image.MAX_IMAGE_PIXELS:
+            raise ValueError(f"{picture.width} x {picture.height} pixels: a decompression bomb, not a photograph")
+        picture.load()
+        return to_rgb(_upright(picture))
     except Exception as error:  # Pillow's decoders raise nearly any type on damaged bytes
         raise DamagedPicture(str(error).replace("<_io.BytesIO object", "<file")[:200]) from error
 

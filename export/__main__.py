@@ -83,9 +83,10 @@ def act(parsed: argparse.Namespace) -> None:
         show(parsed.model, parsed.paths, parsed.csv)
         return
 
-    init_device("CPU", threads=parsed.threads)
+    from export.parity import half_of, table
+
+    init_device("CPU", threads=half_of(parsed.threads))
     from export import bundle
-    from export.parity import table
 
     if parsed.verb == "run":
         found = bundle.export_run(parsed.run, parsed.threads, parsed.file_format, parsed.input_form)

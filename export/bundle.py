@@ -18,7 +18,7 @@ from datasets.base import InputError
 from export.golden import write_golden, write_labels, write_scripts
 from export.manifest import INPUT_FORMS, MANIFEST, model_facts, model_name, read_manifest, write_manifest
 from export.parity import compare
-from export.predictors import import_onnxruntime
+from export.predictors import CkptPredictor, import_onnxruntime
 from finetune.run_folder import read_json, write_json
 
 PARITY = "parity.json"
@@ -47,9 +47,10 @@ def export_run(
         models = write_models(trained, unfinished, file_formats, input_forms)
         write_labels(unfinished, trained.classes)
         write_scripts(unfinished)
-        write_golden(unfinished, run)
+        ckpt = CkptPredictor(run)
+        write_golden(unfinished, run, ckpt)
         write_manifest(unfinished, run, trained, models)
-        found = compare(run, [unfinished / name for name in models], threads)
+        found = compare(run, [unfinished / name for name in models], ckpt, threads)
         remove_bundle(folder)
         write_json(folder / PARITY, found)
         if not found["equal"]:
@@ -113,7 +114,8 @@ def verify(path: Path, threads: int) -> dict | None:
     folder = path / "export"
     read_json(path, f"export/{MANIFEST}")
     verify_bundle(folder)
-    found = compare(path, [folder / name for name in read_manifest(folder)["models"]], threads)
+    models = [folder / name for name in read_manifest(folder)["models"]]
+    found = compare(path, models, CkptPredictor(path), threads)
     write_json(folder / PARITY, found)
     if not found["equal"]:
         raise InputError(f"{folder}: drifts from the trained network: {'; '.join(found['faults'])}.")

@@ -14,7 +14,7 @@ import numpy as np
 import datasets.image
 from datasets.image import load_images, normalise
 from export.parity import TOLERANCE, evaluation_pictures, read_probabilities
-from export.predictors import load_predictor
+from export.predictors import CkptPredictor
 from finetune.run_folder import write_json
 
 LABELS = "labels.txt"
@@ -40,11 +40,10 @@ def write_scripts(folder: Path) -> None:
         shutil.copyfile(source, folder / name)
 
 
-def write_golden(folder: Path, run: Path) -> None:
+def write_golden(folder: Path, run: Path, predictor: CkptPredictor) -> None:
     """Nothing but an empty folder if no evaluation picture can be read; the comparison says so then."""
     golden = folder / "golden"
     golden.mkdir()
-    predictor = load_predictor(run)
     paths, labels, split = evaluation_pictures(run)
     names = list(split["eval"])
     entries = []

@@ -16,37 +16,42 @@ import numpy as np
 
 from datasets.base import InputError
 from datasets.image import load_images
-from export.predictors import BATCH_SIZE, load_predictor
-from finetune.config import Config
-from finetune.device import init_device
+from export.predictors import BATCH_SIZE, CkptPredictor, load_predictor
+from finetune.config import load_config
+from finetune.device import init_device, usable_cores
 from finetune.run_folder import read_json
 
 # Largest difference of a probability to the CKPT's. MindSpore runs the same arithmetic from both files;
 # ONNX Runtime adds in another order, and its BatchNorm is folded into the convolutions.
 TOLERANCE = {".mindir": 1e-5, ".onnx": 1e-4}
-# To what evaluation wrote: computed in another batch, perhaps by another engine or on another day.
-EVALUATION_TOLERANCE = 1e-3
+# To what evaluation wrote, by the precision of its features: computed in another batch, perhaps by another
+# engine or on another day. Exported files always compute in f32; bf16 features moved probabilities by up to 0.18.
+EVALUATION_TOLERANCE = {"f32": 1e-3, "bf16": 0.3}
 
 SECOND_BATCH_SIZE = 3  # a graph that has its batch size baked in fails here
 PICTURES_AT_ONCE = 32 * BATCH_SIZE  # in memory
 
 
-def compare(run: Path, models: Sequence[Path], threads: int = Config.threads) -> dict:
+def compare(run: Path, models: Sequence[Path], ckpt: CkptPredictor, threads: int) -> dict:
     """Run all evaluation pictures through CKPT and models and return the judgement for parity.json.
+
+    Both sides compute at the same time, so each gets half of the threads.
 
     Raises:
         InputError: no evaluation picture can be read, or the run is not finished.
     """
     paths, labels, split = evaluation_pictures(run)
+    threads = half_of(threads)
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh_process:
         answer = fresh_process.submit(predict_files, models, paths, BATCH_SIZE, threads)
         second = fresh_process.submit(predict_files, models, paths[:BATCH_SIZE], SECOND_BATCH_SIZE, threads)
-        (reference,), readable = predict_files([run], paths, BATCH_SIZE, threads)
+        (reference,), readable = predict_with([ckpt], paths, BATCH_SIZE)
         exported, _ = answer.result()
         in_second_batch, _ = second.result()
     if not readable.any():
         raise InputError(f"{split['root']}: none of the evaluation pictures of {run} can be read there any more.")
     evaluated = read_probabilities(run, split["classes"])
+    precision = load_config(str(run / "config.yaml")).precision
     first = readable[: len(in_second_batch[0])]
     found = {
         model.name: judge(
@@ -57,10 +62,16 @@ def compare(run: Path, models: Sequence[Path], threads: int = Config.threads) ->
             labels[readable],
             int((~readable).sum()),
             TOLERANCE[model.suffix],
+            EVALUATION_TOLERANCE[precision],
         )
         for i, model in enumerate(models)
     }
     return over_all(found)
+
+
+def half_of(threads: int) -> int:
+    """0 stands for all cores."""
+    return max(1, (threads or usable_cores()) // 2)
 
 
 def evaluation_pictures(run: Path) -> tuple[list[Path], np.ndarray, dict]:
@@ -70,7 +81,16 @@ def evaluation_pictures(run: Path) -> tuple[list[Path], np.ndarray, dict]:
     return [Path(split["root"], name) for name in split["eval"]], np.array(labels), split
 
 
-def judge(reference, exported, in_second_batch, evaluated, labels, unreadable: int, tolerance: float) -> dict:
+def judge(
+    reference,
+    exported,
+    in_second_batch,
+    evaluated,
+    labels,
+    unreadable: int,
+    tolerance: float,
+    evaluation_tolerance: float,
+) -> dict:
     """Compare probabilities (N, C) of the CKPT, an exported file and the evaluation.
 
     `in_second_batch` are the first pictures again, in batches of another size.
@@ -83,7 +103,7 @@ def judge(reference, exported, in_second_batch, evaluated, labels, unreadable: i
     tolerances = {
         "to_ckpt": tolerance,
         "to_ckpt_second_batch_size": tolerance,
-        "to_evaluation": EVALUATION_TOLERANCE,
+        "to_evaluation": evaluation_tolerance,
     }
     same_class = int((exported.argmax(1) == reference.argmax(1)).sum())
     faults = []
@@ -145,10 +165,14 @@ def table(found: dict) -> str:
 def predict_files(
     models: Sequence[Path], paths: Sequence[Path], batch_size: int, threads: int
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """(probabilities (N, C) a model, readable (N,)) by runs or exported models, on the CPU."""
+    """(probabilities (N, C) a model, readable (N,)) by exported models, on the CPU."""
     init_device("CPU", threads=threads)
-    predictors = [load_predictor(model, threads) for model in models]
-    pieces, readable = [[] for _ in models], []
+    return predict_with([load_predictor(model, threads) for model in models], paths, batch_size)
+
+
+def predict_with(predictors: Sequence, paths: Sequence[Path], batch_size: int) -> tuple[list[np.ndarray], np.ndarray]:
+    """The same with predictors that are loaded already."""
+    pieces, readable = [[] for _ in predictors], []
     for start in range(0, len(paths), PICTURES_AT_ONCE):
         chunk = paths[start : start + PICTURES_AT_ONCE]
         images, damaged = load_images(chunk, predictors[0].image)

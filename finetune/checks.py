@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ import numpy as np
 from datasets.base import InputError
 from finetune.config import Config
 from finetune.device import GUARD_VALUE, GUARD_VARIABLE, available_platforms, init_device
-from finetune.run_folder import PACKAGES
+from finetune.run_folder import versions
 
 PROBE_SHAPE = (8, 96, 56, 56)  # of a depthwise 3x3 convolution as MobileNetV2 has at 224
 PROBE_REPEATS = 5
@@ -29,7 +28,7 @@ def show(config: Config) -> None:
     device = init_device(config.platform, config.device_id, config.threads, config.seed)
     rows = [
         ("Python", f"{host.python_version()} on {host.platform()}"),
-        *((name, metadata.version(name)) for name in PACKAGES),
+        *versions().items(),
         ("devices found", ", ".join(available_platforms())),
         ("device used", f"{device.platform} {device.device_id}"),
         ("threads", f"{device.threads} of {os.cpu_count()} cores"),

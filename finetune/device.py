@@ -39,8 +39,10 @@ def init_device(platform: str = "auto", device_id: int | None = None, threads: i
     Raises:
         InputError: the device is not there, or DEVICE_ID is not a number.
     """
-    threads = threads or usable_cores()
     os.environ.setdefault("GLOG_v", "3")  # MindSpore's log: errors only
+    if threads:
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+    threads = threads or usable_cores()
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     guard = set_kernel_guard()  # also where a GPU computes: it concerns CPU kernels only
 

@@ -21,7 +21,7 @@ from datasets.base import InputError
 from finetune.config import Config, to_yaml
 from finetune.device import Device
 
-PACKAGES = ("mindspore", "numpy", "pillow", "scikit-learn", "matplotlib")
+PACKAGES = ("mindspore", "numpy", "pillow", "matplotlib", "openvino")
 
 log = logging.getLogger("finetune")
 
@@ -63,12 +63,23 @@ def write_environment(folder: Path, device: Device, seed: int) -> None:
         "command": sys.argv,
         "python": host.python_version(),
         "system": host.platform(),
-        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "packages": versions(),
         "device": asdict(device),
         "seed": seed,
         "git_revision": _git_revision(),
     }
     write_json(folder / "environment.json", facts)
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that decide the numbers; not all of them must be there."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
 
 
 def _git_revision() -> str | None:

@@ -28,7 +28,9 @@ RIGHT = np.array([[0.9, 0.1], [0.3, 0.7], [0.6, 0.4]])
 
 
 def drift(exported, second=None, evaluated=RIGHT):
-    return judge(RIGHT, exported, exported[:2] if second is None else second, evaluated, np.array([0, 1, 0]), 0, 1e-5)
+    return judge(
+        RIGHT, exported, exported[:2] if second is None else second, evaluated, np.array([0, 1, 0]), 0, 1e-5, 1e-3
+    )
 
 
 def test_equal_answers_are_judged_equal():
