@@ -1,5 +1,6 @@
 import pytest
 import yaml
+from conftest import CHECKOUT
 
 from datasets.base import InputError
 from finetune.config import Config, load_config, to_yaml
@@ -64,3 +65,11 @@ def test_no_such_recipe():
 
 def test_an_empty_recipe_or_section_is_the_defaults(tmp_path):
     assert load_config(recipe(tmp_path, "")) == load_config(recipe(tmp_path, "train:\n")) == Config()
+
+
+@pytest.mark.parametrize("path", sorted((CHECKOUT / "finetune" / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_loads_and_opens_with_its_command_and_result(path):
+    assert load_config(str(path)).train.epochs > 0
+    head = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+    assert any(f"python -m finetune run finetune/configs/{path.name}" in line for line in head)
+    assert any("Measured" in line for line in head)
