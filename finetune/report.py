@@ -192,6 +192,7 @@ h1 { margin-bottom: 0; } .quiet { opacity: .7; margin-top: 0; }
 table { border-collapse: collapse; margin: 1rem 0; } th, td { padding: .3rem .9rem; text-align: right; }
 th:first-child, td:first-child { text-align: left; } tr { border-bottom: 1px solid #8884; }
 .scroll { overflow-x: auto; } img { max-width: 100%; background: white; border-radius: 6px; }
+img.row { min-width: 48rem; }
 """
 
 CAPTIONS = {
@@ -215,7 +216,9 @@ def _page(run: Path, metrics: dict, figures: Sequence[str]) -> str:
     for name in figures:
         data = base64.b64encode((run / "figures" / f"{name}.png").read_bytes()).decode("ascii")
         caption = CAPTIONS[name]
-        sections.append(f'<h2>{caption}</h2><img alt="{caption}" src="data:image/png;base64,{data}">')
+        kind = "square" if name == "confusion" else "row"  # a row is scrolled sideways on a narrow screen
+        image = f'<img class="{kind}" alt="{caption}" src="data:image/png;base64,{data}">'
+        sections.append(f'<h2>{caption}</h2><div class="scroll">{image}</div>')
     sections.append(_accuracy_table(metrics) + _class_table(after))
     if metrics["damaged"]:
         items = "".join(f"<li>{html.escape(path)}: {html.escape(why)}</li>" for path, why in metrics["damaged"].items())

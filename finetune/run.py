@@ -34,7 +34,7 @@ log = logging.getLogger("finetune")
 
 NEXT_STEPS = """
 Next:
-  python -m finetune run --dataset_path YOUR_PICTURES      a folder a class; see README.md
+  python -m finetune run --dataset_path YOUR_PICTURES --pretrain_ckpt {ckpt}
   python -m finetune predict {run} PHOTO.jpg
   python -m export verify {run}"""
 
@@ -45,7 +45,7 @@ def run(config: Config, device: Device) -> Path:
     started = time.perf_counter()
     export(folder, config)
     log.info("export and comparison: %.1f s", time.perf_counter() - started)
-    log.info(NEXT_STEPS.format(run=folder))
+    log.info(NEXT_STEPS.format(run=folder, ckpt=config.model.pretrain_ckpt))
     return folder
 
 
