@@ -7,6 +7,7 @@ predictor = load_predictor(Path("runs/cats_vs_dogs/export/mobilenetv2_image.onnx
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,7 +37,7 @@ class CkptPredictor:
         return np.concatenate([self._predict(batch) for batch in batches(images, self.image, batch_size)])
 
 
-class ExportedPredictor:
+class ExportedPredictor(abc.ABC):
     """An exported file with the manifest beside it; nothing of the run is needed. Its runtime is a subclass."""
 
     def __init__(self, model: Path):
@@ -57,9 +58,9 @@ class ExportedPredictor:
             return batches(images, self.image, batch_size)
         return (images[start : start + batch_size] for start in range(0, len(images), batch_size))
 
+    @abc.abstractmethod
     def compute(self, batch: np.ndarray) -> np.ndarray:
         """One batch in the file's input form -> probabilities."""
-        raise NotImplementedError
 
 
 class MindirPredictor(ExportedPredictor):

@@ -4,14 +4,21 @@ import shutil
 
 import mindspore as ms
 import numpy as np
+import onnxruntime
 import pytest
 from conftest import call
 
 from datasets.base import InputError
+from datasets.image import normalise
 from export import bundle, to_mindir
 from export.manifest import sha256
-from export.parity import judge
+from export.parity import EVALUATION_TOLERANCE, judge
 from export.predictors import load_predictor
+from export.to_onnx import write_onnx
+from finetune.evaluate import Predictor
+from finetune.networks import Classifier, Head
+from finetune.trained import Trained
+from pretrained.weights import load_backbone
 
 
 def manifest(folder) -> dict:
@@ -141,3 +148,27 @@ def test_export_errors(tmp_path, copied):
     (copied / "ckpt" / "mobilenetv2_best.ckpt").write_bytes(b"damaged")
     done = call("export", copied)
     assert done.returncode == 2 and "not a readable MindSpore CKPT" in done.stderr
+
+
+def test_features_in_bf16_may_move_what_was_evaluated_but_not_the_export():
+    """Exported files compute in f32: only the distance to evaluation is wider, never that to the CKPT."""
+    limit = EVALUATION_TOLERANCE["bf16"]
+    zeros = np.array([0, 1, 0])
+    assert judge(RIGHT, RIGHT, RIGHT[:2], RIGHT + 0.1, zeros, 0, 1e-5, limit)["equal"]
+    assert not judge(RIGHT, RIGHT + 0.1, RIGHT[:2], RIGHT, zeros, 0, 1e-5, limit)["equal"]
+
+
+@pytest.mark.parametrize("input_form", ["tensor", "image"])
+def test_a_hidden_layer_comes_through_onnx(toy_backbone, tmp_path, input_form):
+    backbone = load_backbone(toy_backbone)
+    head = Head(backbone.feature_size, 3, hidden=8)
+    head.dense.weight.set_data(ms.Tensor(np.random.default_rng(1).normal(0, 1, (3, 8)).astype(np.float32)))
+    trained = Trained(Classifier(backbone.network, head), backbone, head, tuple("abc"), backbone.record.image)
+    write_onnx(trained, tmp_path / "model.onnx", input_form)
+    images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    x = normalise(images, trained.image)
+    session = onnxruntime.InferenceSession((tmp_path / "model.onnx").read_bytes(), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {input_form: images if input_form == "image" else x})
+    wanted = Predictor(trained.network)(x)
+    assert np.ptp(wanted, axis=0).max() > 0.01  # the pictures are told apart
+    assert np.allclose(found, wanted, atol=1e-4)
