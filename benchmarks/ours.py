@@ -33,7 +33,7 @@ if __name__ == "__main__":
 
         def extract_all(paths):
             with tempfile.TemporaryDirectory() as cache:
-                return extract(paths, backbone, engine, cache, device.threads).rows
+                return extract(paths, backbone, engine, cache, device.threads).rows[:]
 
         def forward():
             """As in the job: one batch on each thread at once."""

@@ -75,25 +75,42 @@ class FeatureStore:
             index.update({key.tobytes(): (features_file, row) for row, key in enumerate(keys)})
         return index
 
-    def gather(self, places: Sequence[tuple[Path, int] | None]) -> np.ndarray:
-        """float32 (N, D) in the order of `places`; rows at None stay NaN."""
-        by_file: dict[Path, list[tuple[int, int]]] = {}
-        for target, place in enumerate(places):
-            if place:
-                by_file.setdefault(place[0], []).append((target, place[1]))
-        rows = np.empty((0, 0), np.float32)
-        for file, pairs in by_file.items():
-            chunk = np.load(file, mmap_mode="r")
-            if not rows.size:
-                rows = np.full((len(places), chunk.shape[1]), np.nan, np.float32)
-            targets, sources = np.array(pairs).T
-            rows[targets] = chunk[sources]
-        return rows
-
     def _remove_stale(self) -> None:
         for leftover in self.folder.glob("*.tmp"):
             if time.time() - leftover.stat().st_mtime > STALE_SECONDS:
                 leftover.unlink(missing_ok=True)
+
+
+class StoredRows:
+    """float32 (N, D), read from the chunks when rows are asked for: memory does not grow with N.
+
+    Understands what NumPy does of the first axis: `rows[7]`, `rows[10:20]`, `rows[indices]`, `rows[mask]`.
+    Rows that are not in the store are NaN.
+    """
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, places: Sequence[tuple[Path, int] | None]):
+        self.files = list({place[0]: None for place in places if place})
+        number = {file: n for n, file in enumerate(self.files)}
+        self.file = np.array([number[place[0]] if place else -1 for place in places], np.int32)
+        self.row = np.array([place[1] if place else 0 for place in places], np.int32)
+        width = np.load(self.files[0], mmap_mode="r").shape[1] if self.files else 0
+        self.shape = (len(places), width)
+
+    def __len__(self) -> int:
+        return len(self.file)
+
+    def __getitem__(self, wanted) -> np.ndarray:
+        files, rows = np.atleast_1d(self.file[wanted]), np.atleast_1d(self.row[wanted])
+        found = np.full((len(files), self.shape[1]), np.nan, np.float32)
+        for number in np.unique(files[files >= 0]):
+            here = files == number
+            found[here] = np.load(self.files[number], mmap_mode="r")[rows[here]]
+        return found if np.ndim(self.file[wanted]) else found[0]
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return self[:].astype(dtype or self.dtype, copy=False)
 
 
 def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:

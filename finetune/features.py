@@ -21,7 +21,7 @@ from datasets.folder import VIEWS_FOLDER
 from datasets.image import PIPELINE_VERSION, ImageSpec
 from datasets.split import keep
 from finetune.compute import compute
-from finetune.feature_store import FeatureStore, replace_file
+from finetune.feature_store import FeatureStore, StoredRows, replace_file
 from finetune.file_digests import hash_files
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ log = logging.getLogger("finetune")
 class Features:
     """Rows of N pictures, and what it took to get them."""
 
-    rows: np.ndarray  # float32 (N, D); NaN where not readable
+    rows: StoredRows  # float32 (N, D); NaN where not readable
     keys: list  # N sha256 digests of the files
     readable: np.ndarray  # bool (N,)
     damaged: dict[str, str]  # path -> reason
@@ -67,7 +67,7 @@ def extract(
         index = store.read_index()
     readable = np.array([key in index for key in keys], dtype=bool)
     unreadable = {row: damaged.get(keys[row], "cannot be read") for row in np.flatnonzero(~readable)}
-    rows = store.gather([index.get(key) for key in keys])
+    rows = StoredRows([index.get(key) for key in keys])
     return Features(rows, keys, readable, {str(paths[r]): why for r, why in unreadable.items()}, computed, seconds)
 
 
