@@ -1,4 +1,4 @@
-"""The command line: python -m export RUN | verify RUN_OR_BUNDLE | predict MODEL PATH...
+"""The command line: python -m export RUN | verify RUN_OR_BUNDLE | predict MODEL PATH... | serve RUN_OR_BUNDLE
 
 Nothing heavy is imported before the arguments are understood.
 """
@@ -14,7 +14,7 @@ from datasets.base import InputError
 from finetune.__main__ import explain
 from finetune.config import CHOICES
 
-VERBS = ("run", "verify", "predict")
+VERBS = ("run", "verify", "predict", "serve")
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -52,7 +52,18 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     command.add_argument("paths", metavar="PATH", type=Path, nargs="+", help="pictures, or folders of pictures")
     command.add_argument("--csv", type=Path, metavar="FILE", help="also write all probabilities to this file")
     command.add_argument("--platform", default="auto", help="auto, CPU, GPU or Ascend")
+    command = verbs.add_parser("serve", help="try the model in a browser, or by its JSON API")
+    command.add_argument("run", metavar="RUN_OR_BUNDLE", type=Path, help="a run folder, or the export folder of one")
+    command.add_argument("--port", type=port, default=8000, help="0 takes a free one; default: 8000")
+    command.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, reachable from this machine only")
+    command.add_argument("--threads", type=int, default=0, help="CPU threads; 0: all cores")
     return parser.parse_args(arguments)
+
+
+def port(text: str) -> int:
+    if not (text.isdigit() and int(text) < 65536):
+        raise argparse.ArgumentTypeError(f"{text} is not a port; ports are 0 to 65535")
+    return int(text)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -81,6 +92,12 @@ def act(parsed: argparse.Namespace) -> None:
         from export.predict import show
 
         show(parsed.model, parsed.paths, parsed.csv)
+        return
+
+    if parsed.verb == "serve":
+        from export.serve import serve
+
+        serve(parsed.run, parsed.host, parsed.port, parsed.threads)
         return
 
     from export.parity import half_of, table

@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from onnx import TensorProto, checker, helper, numpy_helper, save
+from onnx import ModelProto, TensorProto, checker, helper, numpy_helper, save
 
-from datasets.image import mean_and_std
+from datasets.image import ImageSpec, mean_and_std
 from finetune.networks import Head
 from finetune.trained import Trained
 from pretrained.to_onnx import IR_VERSION, OPSET, backbone_nodes
@@ -19,11 +19,15 @@ OUTPUT = "probabilities"
 
 
 def write_onnx(trained: Trained, path: Path, input_form: str) -> None:
+    save(onnx_model(trained, input_form), str(path))
+
+
+def onnx_model(trained: Trained, input_form: str) -> ModelProto:
     """`input_form` as in `export.manifest`; it is also the name of the graph's input."""
     nodes, arrays = [], []
     x = input_form
     if input_form == "image":
-        nodes, arrays = normalise_nodes(trained, x, "normalised")
+        nodes, arrays = normalise_nodes(trained.image, x, "normalised")
         x = "normalised"
     backbone = trained.backbone
     for more_nodes, more_arrays in (
@@ -45,12 +49,12 @@ def write_onnx(trained: Trained, path: Path, input_form: str) -> None:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     checker.check_model(model)
-    save(model, str(path))
+    return model
 
 
-def normalise_nodes(trained: Trained, x: str, normalised: str) -> tuple[list, list]:
+def normalise_nodes(spec: ImageSpec, x: str, normalised: str) -> tuple[list, list]:
     """What `datasets.image.normalise` does, in its order of operations: uint8 (B, H, W, 3) -> (B, 3, H, W)."""
-    mean, std = mean_and_std(trained.image)
+    mean, std = mean_and_std(spec)
     arrays = [numpy_helper.from_array(mean, "mean"), numpy_helper.from_array(std, "std")]
     nodes = [
         helper.make_node("Cast", [x], ["pixels"], to=TensorProto.FLOAT),
