@@ -15,6 +15,7 @@ import numpy as np
 
 from datasets.base import InputError
 from datasets.image import ImageSpec
+from export.key import right_key
 from export.manifest import MANIFEST, read_manifest, sha256
 from finetune.device import init_device, let_ctrl_c_through, usable_cores, without_kernel_guard
 
@@ -91,7 +92,7 @@ class MindirNetwork:
         from export.predictors import MindirPredictor
 
         init_device("CPU", threads=threads)
-        self._predict = MindirPredictor(model, threads)
+        self._predict = MindirPredictor(model, threads, key)
 
     def __call__(self, images: np.ndarray) -> Answers:
         return self._predict(images), None
@@ -101,7 +102,8 @@ def open_served(path: Path, threads: int = 0, key: bytes | None = None) -> Serve
     """The model of a run folder or of a bundle.
 
     Raises:
-        InputError: there is no bundle, its model was changed, or it does not give the golden pictures' answers.
+        InputError: there is no bundle, its model was changed, it does not give the golden pictures' answers, or the
+            key is not its.
     """
     bundle = path if (path / MANIFEST).is_file() else path / "export"
     if not (bundle / MANIFEST).is_file():
@@ -109,7 +111,7 @@ def open_served(path: Path, threads: int = 0, key: bytes | None = None) -> Serve
             f"{path}: neither a bundle nor a run folder with one: no {MANIFEST} there or in {bundle}. "
             f"Make one: python -m export {path} --file_format MINDIR ONNX"
         )
-    run = path if bundle != path else path.parent if is_export_of_a_run(path) else None
+    run = path if bundle != path else bundle.resolve().parent if is_export_of_a_run(bundle) else None
     manifest = read_manifest(bundle)
     network, source = open_network(bundle, run, manifest, threads, key)
     let_ctrl_c_through()
@@ -130,7 +132,7 @@ def open_network(bundle: Path, run: Path | None, manifest: dict, threads: int, k
         import onnx
 
         return OpenVinoNetwork(onnx.load(unchanged(bundle, name, manifest)), spec, form(manifest, name), threads), name
-    if run and not key:
+    if run and not key and not any("encryption" in facts for facts in manifest["models"].values()):
         init_device("CPU", threads=threads)
         from export.to_onnx import onnx_model
         from finetune.trained import CKPT, load_trained
@@ -138,6 +140,9 @@ def open_network(bundle: Path, run: Path | None, manifest: dict, threads: int, k
         network = OpenVinoNetwork(onnx_model(load_trained(run), "image"), spec, "image", threads)
         return network, f"{CKPT.as_posix()} as ONNX, made in memory"
     name = preferred(manifest, "MINDIR")
+    if name is None:
+        raise InputError(f"{bundle}: holds no MindIR, and nothing else is encrypted. Leave --enc_key_file out.")
+    right_key(bundle / name, manifest["models"][name], key)
     return MindirNetwork(unchanged(bundle, name, manifest), threads, key), name
 
 

@@ -1,4 +1,4 @@
-"""Write the trained network as ONNX: pictures (B, ...) -> probabilities (B, C), the batch dynamic.
+"""Write the trained network as ONNX: pictures (B, ...) -> probabilities (B, C).
 
 BatchNorm is folded into the convolutions, and only the plain operators that every runtime has are used.
 """
@@ -18,12 +18,12 @@ from pretrained.to_onnx import IR_VERSION, OPSET, backbone_nodes
 OUTPUT = "probabilities"
 
 
-def write_onnx(trained: Trained, path: Path, input_form: str) -> None:
-    save(onnx_model(trained, input_form), str(path))
+def write_onnx(trained: Trained, path: Path, input_form: str, batch_size: int | None = None) -> None:
+    save(onnx_model(trained, input_form, batch_size), str(path))
 
 
-def onnx_model(trained: Trained, input_form: str) -> ModelProto:
-    """`input_form` as in `export.manifest`; it is also the name of the graph's input."""
+def onnx_model(trained: Trained, input_form: str, batch_size: int | None = None) -> ModelProto:
+    """`input_form` as in `export.manifest`; it is also the name of the graph's input. `batch_size` None: any number."""
     nodes, arrays = [], []
     x = input_form
     if input_form == "image":
@@ -36,15 +36,16 @@ def onnx_model(trained: Trained, input_form: str) -> ModelProto:
     ):
         nodes, arrays = nodes + more_nodes, arrays + more_arrays
     height, width = trained.image.size
+    batch = batch_size or "B"
     kind, shape = {
-        "tensor": (TensorProto.FLOAT, ["B", 3, height, width]),
-        "image": (TensorProto.UINT8, ["B", height, width, 3]),
+        "tensor": (TensorProto.FLOAT, [batch, 3, height, width]),
+        "image": (TensorProto.UINT8, [batch, height, width, 3]),
     }[input_form]
     graph = helper.make_graph(
         nodes,
         "mobilenetv2",
         [helper.make_tensor_value_info(input_form, kind, shape)],
-        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["B", len(trained.classes)])],
+        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [batch, len(trained.classes)])],
         arrays,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
