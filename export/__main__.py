@@ -1,4 +1,4 @@
-"""The command line: python -m export RUN | verify RUN_OR_BUNDLE | predict MODEL PATH...
+"""The command line: python -m export RUN | verify RUN_OR_BUNDLE | predict MODEL PATH... | serve RUN_OR_BUNDLE
 
 Nothing heavy is imported before the arguments are understood.
 """
@@ -14,7 +14,7 @@ from datasets.base import InputError
 from finetune.__main__ import explain
 from finetune.config import CHOICES
 
-VERBS = ("run", "verify", "predict")
+VERBS = ("run", "verify", "predict", "serve")
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -40,10 +40,15 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         default=["tensor"],
         help="tensor: float NCHW, normalised by the caller; image: uint8 NHWC in RGB, normalised by the model",
     )
+    command.add_argument(
+        "--batch_size", "--batch-size", type=at_least_one, help="files that take exactly so many pictures; default: any"
+    )
+    add_key_file(command, "encrypt the MindIR files with the key in this file: 16, 24 or 32 random bytes")
     command.add_argument("--threads", type=int, default=0, help="CPU threads; 0: all cores")
     command = verbs.add_parser("verify", help="check an export once more, with its run or without")
     command.add_argument("run", metavar="RUN_OR_BUNDLE", type=Path, help="a run folder, or the export folder of one")
     command.add_argument("--threads", type=int, default=0, help="CPU threads; 0: all cores")
+    add_key_file(command)
     command = verbs.add_parser("predict", help="classify pictures")
     command.prog = "python -m finetune predict"
     command.add_argument(
@@ -52,7 +57,30 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     command.add_argument("paths", metavar="PATH", type=Path, nargs="+", help="pictures, or folders of pictures")
     command.add_argument("--csv", type=Path, metavar="FILE", help="also write all probabilities to this file")
     command.add_argument("--platform", default="auto", help="auto, CPU, GPU or Ascend")
+    add_key_file(command)
+    command = verbs.add_parser("serve", help="try the model in a browser, or by its JSON API")
+    command.add_argument("run", metavar="RUN_OR_BUNDLE", type=Path, help="a run folder, or the export folder of one")
+    command.add_argument("--port", type=port, default=8000, help="0 takes a free one; default: 8000")
+    add_key_file(command)
+    command.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, reachable from this machine only")
+    command.add_argument("--threads", type=int, default=0, help="CPU threads; 0: all cores")
     return parser.parse_args(arguments)
+
+
+def add_key_file(command: argparse.ArgumentParser, help_text: str = "the key of an encrypted MindIR") -> None:
+    command.add_argument("--enc_key_file", "--enc-key-file", type=Path, metavar="FILE", help=help_text)
+
+
+def at_least_one(text: str) -> int:
+    if not (text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 1")
+    return int(text)
+
+
+def port(text: str) -> int:
+    if not (text.isdigit() and int(text) < 65536):
+        raise argparse.ArgumentTypeError(f"{text} is not a port; ports are 0 to 65535")
+    return int(text)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -73,14 +101,22 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def act(parsed: argparse.Namespace) -> None:
+    from export.key import read_key
     from finetune.device import init_device
 
+    key = read_key(parsed.enc_key_file)
     if parsed.verb == "predict":
         if parsed.model.suffix != ".onnx":  # which knows no MindSpore
             init_device(parsed.platform)
         from export.predict import show
 
-        show(parsed.model, parsed.paths, parsed.csv)
+        show(parsed.model, parsed.paths, parsed.csv, key)
+        return
+
+    if parsed.verb == "serve":
+        from export.serve import serve
+
+        serve(parsed.run, parsed.host, parsed.port, parsed.threads, key)
         return
 
     from export.parity import half_of, table
@@ -89,9 +125,10 @@ def act(parsed: argparse.Namespace) -> None:
     from export import bundle
 
     if parsed.verb == "run":
-        found = bundle.export_run(parsed.run, parsed.threads, parsed.file_format, parsed.input_form)
+        wanted = (parsed.file_format, parsed.input_form, parsed.batch_size, key)
+        found = bundle.export_run(parsed.run, parsed.threads, *wanted)
     else:
-        found = bundle.verify(parsed.run, parsed.threads)
+        found = bundle.verify(parsed.run, parsed.threads, parsed.enc_key_file)
     if found:
         print(f"{parsed.run / 'export'}: compared with the trained network on {found['pictures']} evaluation pictures")
         print(table(found))

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from datasets.base import InputError
 from export.golden import write_golden, write_labels, write_scripts
+from export.key import read_key, right_key
 from export.manifest import INPUT_FORMS, MANIFEST, model_facts, model_name, read_manifest, write_manifest
 from export.parity import compare
 from export.predictors import CkptPredictor, import_onnxruntime
@@ -25,17 +26,31 @@ PARITY = "parity.json"
 
 
 def export_run(
-    run: Path, threads: int, file_formats: Sequence[str] = ("MINDIR",), input_forms: Sequence[str] = ("tensor",)
+    run: Path,
+    threads: int,
+    file_formats: Sequence[str] = ("MINDIR",),
+    input_forms: Sequence[str] = ("tensor",),
+    batch_size: int | None = None,
+    key: bytes | None = None,
 ) -> dict:
     """Export and compare. Returns what parity.json says.
 
+    Args:
+        batch_size: of the files, which then take exactly so many pictures; None: any number.
+        key: encrypts the MindIR files.
+
     Raises:
         InputError: the run is not finished, an exported model drifts from the trained network, or ONNX is
-            asked for without its runtime.
+            asked for without its runtime, or with a key.
     """
     from finetune.trained import load_trained
 
     if "ONNX" in file_formats:
+        if key:
+            raise InputError(
+                "--enc_key_file: only MindIR can be encrypted, and a plain ONNX beside it would give the network away. "
+                "Leave ONNX out of --file_format."
+            )
         import_onnxruntime()
     trained = load_trained(run)
     folder = run / "export"
@@ -44,13 +59,13 @@ def export_run(
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
     try:
-        models = write_models(trained, unfinished, file_formats, input_forms)
+        models = write_models(trained, unfinished, file_formats, input_forms, batch_size, key)
         write_labels(unfinished, trained.classes)
         write_scripts(unfinished)
         ckpt = CkptPredictor(run)
         write_golden(unfinished, run, ckpt)
         write_manifest(unfinished, run, trained, models)
-        found = compare(run, [unfinished / name for name in models], ckpt, threads)
+        found = compare(run, [unfinished / name for name in models], ckpt, threads, key)
         remove_bundle(folder)
         write_json(folder / PARITY, found)
         if not found["equal"]:
@@ -63,7 +78,14 @@ def export_run(
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def write_models(trained, folder: Path, file_formats: Sequence[str], input_forms: Sequence[str]) -> dict[str, dict]:
+def write_models(
+    trained,
+    folder: Path,
+    file_formats: Sequence[str],
+    input_forms: Sequence[str],
+    batch_size: int | None = None,
+    key: bytes | None = None,
+) -> dict[str, dict]:
     """One file a format and input form. Returns the manifest's facts by file name."""
     from export import to_mindir, to_onnx
 
@@ -73,8 +95,9 @@ def write_models(trained, folder: Path, file_formats: Sequence[str], input_forms
         for input_form in INPUT_FORMS:
             if file_format in file_formats and input_form in input_forms:
                 name = model_name(file_format, input_form)
-                writers[file_format](trained, folder / name, input_form)
-                models[name] = model_facts(file_format, input_form, trained.image.size)
+                encryption = {"key": key} if key else {}
+                writers[file_format](trained, folder / name, input_form, batch_size, **encryption)
+                models[name] = model_facts(file_format, input_form, trained.image.size, batch_size, key)
     return models
 
 
@@ -100,38 +123,41 @@ def put_in_place(unfinished: Path, folder: Path) -> None:
         (unfinished / name).replace(folder / name)
 
 
-def verify(path: Path, threads: int) -> dict | None:
+def verify(path: Path, threads: int, key_file: Path | None = None) -> dict | None:
     """A run or a bundle once more: its own check, and for a run the comparison on all evaluation pictures.
 
     Returns what parity.json says, or None for a bundle without its run.
 
     Raises:
-        InputError: there is no export, it is not what its manifest says, or it drifts.
+        InputError: there is no export, it is not what its manifest says, it drifts, or the key is not its.
     """
+    key = read_key(key_file)
     if (path / MANIFEST).is_file():
-        verify_bundle(path)
+        verify_bundle(path, key_file)
         return None
     folder = path / "export"
     read_json(path, f"export/{MANIFEST}")
-    verify_bundle(folder)
+    verify_bundle(folder, key_file)
     models = [folder / name for name in read_manifest(folder)["models"]]
-    found = compare(path, models, CkptPredictor(path), threads)
+    found = compare(path, models, CkptPredictor(path), threads, key)
     write_json(folder / PARITY, found)
     if not found["equal"]:
         raise InputError(f"{folder}: drifts from the trained network: {'; '.join(found['faults'])}.")
     return found
 
 
-def verify_bundle(folder: Path) -> None:
+def verify_bundle(folder: Path, key_file: Path | None = None) -> None:
     """What the bundle's verify.py does, by this checkout's copy of it, in a process of its own.
 
     Raises:
-        InputError: drift; the script has said where.
+        InputError: drift, and the script has said where; or the key is not its.
     """
-    read_manifest(folder)
+    for name, facts in read_manifest(folder)["models"].items():
+        right_key(folder / name, facts, read_key(key_file))
     with tempfile.TemporaryDirectory() as place:
         write_scripts(Path(place))
         command = [sys.executable, str(Path(place, "verify.py")), str(folder.resolve())]
+        command += ["--enc_key_file", str(key_file.resolve())] if key_file else []
         utf8 = {**os.environ, "PYTHONIOENCODING": "utf-8"}
         done = subprocess.run(command, capture_output=True, encoding="utf-8", env=utf8)
     print(done.stdout, end="")

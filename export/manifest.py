@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 from datasets.base import InputError
+from export.key import encryption_facts
 from finetune.run_folder import read_json, write_json
 
 MANIFEST = "manifest.json"
@@ -25,26 +26,30 @@ def model_name(file_format: str, input_form: str) -> str:
     return INPUT_FORMS[input_form] + SUFFIXES[file_format]
 
 
-def model_facts(file_format: str, input_form: str, size: tuple[int, int]) -> dict:
+def model_facts(
+    file_format: str, input_form: str, size: tuple[int, int], batch_size: int | None = None, key: bytes | None = None
+) -> dict:
     """What one model file wants to be given; -1 stands for any number of pictures."""
     height, width = size
+    batch = batch_size or -1
     inputs = {
         "tensor": {
-            "shape": [-1, 3, height, width],
+            "shape": [batch, 3, height, width],
             "dtype": "float32",
             "layout": "NCHW",
             "colour_order": "RGB",
             "scaling": "(pixel / 255 - mean_unit) / std_unit, a channel at a time",
         },
         "image": {
-            "shape": [-1, height, width, 3],
+            "shape": [batch, height, width, 3],
             "dtype": "uint8",
             "layout": "NHWC",
             "colour_order": "RGB",
             "scaling": "none: pixels 0..255 as they are, the model normalises",
         },
     }
-    return {"file_format": file_format, "input_form": input_form, "input": inputs[input_form]}
+    facts = {"file_format": file_format, "input_form": input_form, "input": inputs[input_form]}
+    return {**facts, "encryption": encryption_facts(key)} if key else facts
 
 
 def confidence_facts(run: Path) -> dict | None:
@@ -60,6 +65,7 @@ def confidence_facts(run: Path) -> dict | None:
 
 def write_manifest(folder: Path, run: Path, trained, models: dict[str, dict]) -> None:
     """`models`: facts by file name. Call it when all other files of the bundle are in the folder."""
+    batch = next(iter(models.values()))["input"]["shape"][0]
     facts = {
         "format": FORMAT,
         "name": run.resolve().name,
@@ -68,7 +74,7 @@ def write_manifest(folder: Path, run: Path, trained, models: dict[str, dict]) ->
         "classes": list(trained.classes),
         "image": trained.image.to_dict(),
         "resize_filter": "bilinear with antialiasing, then the centre is cropped; EXIF orientation applied first",
-        "output": {"shape": [-1, len(trained.classes)], "dtype": "float32", "meaning": "probabilities (softmax)"},
+        "output": {"shape": [batch, len(trained.classes)], "dtype": "float32", "meaning": "probabilities (softmax)"},
         "confidence": confidence_facts(run),
         "weights": {
             "digest": trained.backbone.digest,

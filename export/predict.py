@@ -21,14 +21,14 @@ from finetune.run_folder import write_csv
 PICTURES_AT_ONCE = 64
 
 
-def show(model: Path, paths: list[Path], csv_path: Path | None) -> None:
+def show(model: Path, paths: list[Path], csv_path: Path | None, key: bytes | None = None) -> None:
     """Print `path predicted confidence` a picture; write the same and all probabilities to a CSV file.
 
     Raises:
-        InputError: a path does not exist, nothing to predict, or no picture could be read.
+        InputError: a path does not exist, nothing to predict, no picture could be read, or the key is not the model's.
     """
     pictures = expand(paths)
-    predictor = load_predictor(model)
+    predictor = load_predictor(model, key=key)
     rows = []
     with Progress("predict", len(pictures), "pictures") as progress:
         for start in range(0, len(pictures), PICTURES_AT_ONCE):

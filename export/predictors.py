@@ -15,6 +15,7 @@ import numpy as np
 
 from datasets.base import InputError
 from datasets.image import ImageSpec, batches
+from export.key import MODE, right_key
 from export.manifest import MANIFEST, confidence_facts, read_manifest
 from finetune.device import usable_cores
 
@@ -48,10 +49,15 @@ class ExportedPredictor(abc.ABC):
         self.classes = tuple(manifest["classes"])
         self.image = ImageSpec.from_dict(manifest["image"])
         self.confidence = manifest["confidence"]
-        self.input_form = manifest["models"][model.name]["input_form"]
+        self.facts = manifest["models"][model.name]
+        self.input_form = self.facts["input_form"]
 
     def __call__(self, images: np.ndarray, batch_size: int = BATCH_SIZE) -> np.ndarray:
-        return np.concatenate([self.compute(batch) for batch in self.inputs(images, batch_size)])
+        count, fixed = len(images), self.facts["input"]["shape"][0]
+        if fixed != -1:
+            batch_size = fixed
+            images = images[np.minimum(np.arange(-(-count // fixed) * fixed), count - 1)]  # the last one fills it up
+        return np.concatenate([self.compute(batch) for batch in self.inputs(images, batch_size)])[:count]
 
     def inputs(self, images: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
         if self.input_form == "tensor":
@@ -64,15 +70,17 @@ class ExportedPredictor(abc.ABC):
 
 
 class MindirPredictor(ExportedPredictor):
-    """Initialise the device first."""
+    """Initialise the device first. `key`: of an encrypted file, see `export.key`."""
 
-    def __init__(self, model: Path, threads: int = 0):
+    def __init__(self, model: Path, threads: int = 0, key: bytes | None = None):
         super().__init__(model)
+        key = right_key(model, self.facts, key)
+        decryption = {"dec_key": key, "dec_mode": MODE} if key else {}
         import mindspore as ms
         from mindspore import nn
 
         try:
-            self._graph = nn.GraphCell(ms.load(str(model)))
+            self._graph = nn.GraphCell(ms.load(str(model), **decryption))
         except (RuntimeError, ValueError) as error:
             raise unreadable(model, "MindIR", error) from error
         self._tensor = ms.Tensor
@@ -84,8 +92,9 @@ class MindirPredictor(ExportedPredictor):
 class OnnxPredictor(ExportedPredictor):
     """On the CPU. `threads`: 0 takes all cores this process may use."""
 
-    def __init__(self, model: Path, threads: int = 0):
+    def __init__(self, model: Path, threads: int = 0, key: bytes | None = None):
         super().__init__(model)
+        right_key(model, self.facts, key)
         onnxruntime = import_onnxruntime()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or usable_cores()
@@ -104,16 +113,18 @@ class OnnxPredictor(ExportedPredictor):
 PREDICTORS = {".mindir": MindirPredictor, ".onnx": OnnxPredictor}
 
 
-def load_predictor(path: Path, threads: int = 0) -> CkptPredictor | ExportedPredictor:
+def load_predictor(path: Path, threads: int = 0, key: bytes | None = None) -> CkptPredictor | ExportedPredictor:
     """The predictor of a run folder or of an exported file. Initialise the device first.
 
     Raises:
-        InputError: neither of both, unreadable, or its runtime is not installed.
+        InputError: neither of both, unreadable, its runtime is not installed, or the key is not its.
     """
     if path.is_dir():
+        if key:
+            raise InputError(f"{path}: a run folder's CKPT is not encrypted. Leave --enc_key_file out.")
         return CkptPredictor(path)
     if path.suffix in PREDICTORS and path.is_file():
-        return PREDICTORS[path.suffix](path, threads)
+        return PREDICTORS[path.suffix](path, threads, key)
     raise InputError(
         f"{path}: neither a run folder nor a {' or '.join(PREDICTORS)} file. Runs lie in runs/, models in "
         "runs/<name>/export/."

@@ -1,4 +1,4 @@
-"""Write the trained network as MindIR: pictures (B, ...) -> probabilities (B, C), the batch dynamic."""
+"""Write the trained network as MindIR: pictures (B, ...) -> probabilities (B, C)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import mindspore as ms
 from mindspore import nn
 
 from datasets.image import ImageSpec, mean_and_std
+from export.key import MODE
 from finetune.networks import Probabilities
 from finetune.trained import Trained
 
@@ -29,16 +30,19 @@ class FromPixels(nn.Cell):
         return self.network(x.transpose(0, 3, 1, 2))
 
 
-def write_mindir(trained: Trained, path: Path, input_form: str) -> None:
-    """`input_form` as in `export.manifest`. `nn.GraphCell` runs the file with any number of pictures."""
+def write_mindir(
+    trained: Trained, path: Path, input_form: str, batch_size: int | None = None, key: bytes | None = None
+) -> None:
+    """`input_form` as in `export.manifest`. `nn.GraphCell` runs the file with `batch_size` pictures; None: any."""
     network = Probabilities(trained.network)
-    inputs = ms.Tensor(shape=[None, 3, *trained.image.size], dtype=ms.float32)
+    inputs = ms.Tensor(shape=[batch_size, 3, *trained.image.size], dtype=ms.float32)
     if input_form == "image":
         network = FromPixels(network, trained.image)
-        inputs = ms.Tensor(shape=[None, *trained.image.size, 3], dtype=ms.uint8)
+        inputs = ms.Tensor(shape=[batch_size, *trained.image.size, 3], dtype=ms.uint8)
     network.set_train(False)
     with working_in(path.parent):  # ms.export refuses names with spaces or Chinese characters
-        ms.export(network, inputs, file_name=path.name, file_format="MINDIR")
+        encryption = {"enc_key": key, "enc_mode": MODE} if key else {}
+        ms.export(network, inputs, file_name=path.name, file_format="MINDIR", **encryption)
     path.chmod(stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP | stat.S_IROTH)  # MindSpore writes 0400
 
 

@@ -1,4 +1,4 @@
-"""Write the trained network as ONNX: pictures (B, ...) -> probabilities (B, C), the batch dynamic.
+"""Write the trained network as ONNX: pictures (B, ...) -> probabilities (B, C).
 
 BatchNorm is folded into the convolutions, and only the plain operators that every runtime has are used.
 """
@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from onnx import TensorProto, checker, helper, numpy_helper, save
+from onnx import ModelProto, TensorProto, checker, helper, numpy_helper, save
 
-from datasets.image import mean_and_std
+from datasets.image import ImageSpec, mean_and_std
 from finetune.networks import Head
 from finetune.trained import Trained
 from pretrained.to_onnx import IR_VERSION, OPSET, backbone_nodes
@@ -18,12 +18,16 @@ from pretrained.to_onnx import IR_VERSION, OPSET, backbone_nodes
 OUTPUT = "probabilities"
 
 
-def write_onnx(trained: Trained, path: Path, input_form: str) -> None:
-    """`input_form` as in `export.manifest`; it is also the name of the graph's input."""
+def write_onnx(trained: Trained, path: Path, input_form: str, batch_size: int | None = None) -> None:
+    save(onnx_model(trained, input_form, batch_size), str(path))
+
+
+def onnx_model(trained: Trained, input_form: str, batch_size: int | None = None) -> ModelProto:
+    """`input_form` as in `export.manifest`; it is also the name of the graph's input. `batch_size` None: any number."""
     nodes, arrays = [], []
     x = input_form
     if input_form == "image":
-        nodes, arrays = normalise_nodes(trained, x, "normalised")
+        nodes, arrays = normalise_nodes(trained.image, x, "normalised")
         x = "normalised"
     backbone = trained.backbone
     for more_nodes, more_arrays in (
@@ -32,25 +36,26 @@ def write_onnx(trained: Trained, path: Path, input_form: str) -> None:
     ):
         nodes, arrays = nodes + more_nodes, arrays + more_arrays
     height, width = trained.image.size
+    batch = batch_size or "B"
     kind, shape = {
-        "tensor": (TensorProto.FLOAT, ["B", 3, height, width]),
-        "image": (TensorProto.UINT8, ["B", height, width, 3]),
+        "tensor": (TensorProto.FLOAT, [batch, 3, height, width]),
+        "image": (TensorProto.UINT8, [batch, height, width, 3]),
     }[input_form]
     graph = helper.make_graph(
         nodes,
         "mobilenetv2",
         [helper.make_tensor_value_info(input_form, kind, shape)],
-        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["B", len(trained.classes)])],
+        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [batch, len(trained.classes)])],
         arrays,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     checker.check_model(model)
-    save(model, str(path))
+    return model
 
 
-def normalise_nodes(trained: Trained, x: str, normalised: str) -> tuple[list, list]:
+def normalise_nodes(spec: ImageSpec, x: str, normalised: str) -> tuple[list, list]:
     """What `datasets.image.normalise` does, in its order of operations: uint8 (B, H, W, 3) -> (B, 3, H, W)."""
-    mean, std = mean_and_std(trained.image)
+    mean, std = mean_and_std(spec)
     arrays = [numpy_helper.from_array(mean, "mean"), numpy_helper.from_array(std, "std")]
     nodes = [
         helper.make_node("Cast", [x], ["pixels"], to=TensorProto.FLOAT),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -116,3 +119,29 @@ def finished(tmp_path_factory, toy_pictures, toy_backbone) -> subprocess.Complet
     done.folder = place / "runs" / "toys"
     done.cache = place / "cache"
     return done
+
+
+@pytest.fixture(scope="session")
+def exported(finished, tmp_path_factory) -> Path:
+    """The finished run with ONNX of both input forms; not to be changed."""
+    folder = shutil.copytree(finished.folder, tmp_path_factory.mktemp("exported") / "toys")
+    done = call("export", folder, "--file_format", "ONNX", "--input_form", "tensor", "image")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@contextlib.contextmanager
+def served_at(served, host: str = "127.0.0.1"):
+    """The real server in a thread; gives its address."""
+    from export.serve import make_server
+
+    server = make_server(served, host, 0)
+    listening = server.config.bind_socket()
+    listening.listen()
+    thread = threading.Thread(target=server.run, args=([listening],))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()

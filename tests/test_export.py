@@ -131,10 +131,10 @@ def test_verify_repeats_the_comparison_and_sees_a_changed_model(copied):
 
 
 def test_a_drifting_export_fails_and_leaves_no_finished_file(copied, monkeypatch):
-    def write_something_else(trained, path, input_form):
+    def write_something_else(trained, path, input_form, batch_size):
         bias = trained.head.dense.bias
         bias.set_data(ms.Tensor(bias.asnumpy() + np.array([0.1, 0], np.float32)))
-        original(trained, path, input_form)
+        original(trained, path, input_form, batch_size)
 
     original = to_mindir.write_mindir
     monkeypatch.setattr(to_mindir, "write_mindir", write_something_else)

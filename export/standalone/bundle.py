@@ -64,7 +64,7 @@ class MindIR:
 
     package = "mindspore"
 
-    def __init__(self, path: Path, input_form: str):
+    def __init__(self, path: Path, input_form: str, key: bytes | None):
         os.environ.setdefault("GLOG_v", "3")  # errors only
         # On AVX-512 processors MindSpore 2.10 runs some convolutions ten times slower than with AVX2.
         os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
@@ -73,7 +73,8 @@ class MindIR:
         ms.set_device("CPU")
         ms.set_context(mode=ms.GRAPH_MODE)
         self._tensor = ms.Tensor
-        self._graph = ms.nn.GraphCell(ms.load(str(path)))
+        decryption = {"dec_key": key, "dec_mode": "AES-GCM"} if key else {}
+        self._graph = ms.nn.GraphCell(ms.load(str(path), **decryption))
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         return self._graph(self._tensor(x)).asnumpy()
@@ -84,7 +85,7 @@ class Onnx:
 
     package = "onnxruntime"
 
-    def __init__(self, path: Path, input_form: str):
+    def __init__(self, path: Path, input_form: str, key: None):
         import onnxruntime
 
         self._input = input_form
@@ -98,17 +99,50 @@ RUNTIMES = {"ONNX": Onnx, "MINDIR": MindIR}  # in the order in which predict.py 
 
 
 class Model:
-    """A model file as a function: uint8 pictures (B, H, W, 3) -> probabilities (B, C)."""
+    """A model file as a function: uint8 pictures (B, H, W, 3) -> probabilities (B, C). Raises Drift for a wrong key."""
 
-    def __init__(self, folder: Path, manifest: dict, name: str):
+    def __init__(self, folder: Path, manifest: dict, name: str, key: bytes | None = None):
         facts = manifest["models"][name]
+        wrong = wrong_key(facts, key)
+        if wrong:
+            raise Drift(f"{name}: {wrong}")
         self.name = name
         self.spec = image_spec(manifest)
         self.input_form = facts["input_form"]
-        self.compute = RUNTIMES[facts["file_format"]](folder / name, self.input_form)
+        self.batch_size = facts["input"]["shape"][0]  # -1: any
+        self.runtime = RUNTIMES[facts["file_format"]](folder / name, self.input_form, key)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         return self.compute(normalise(images, self.spec) if self.input_form == "tensor" else images)
+
+    def compute(self, x: np.ndarray) -> np.ndarray:
+        """Any number of inputs in the file's input form. Where its batch size is fixed, the last one fills it up."""
+        if self.batch_size == -1:
+            return self.runtime(x)
+        found = []
+        for start in range(0, len(x), self.batch_size):
+            rows = np.minimum(np.arange(start, start + self.batch_size), len(x) - 1)
+            found.append(self.runtime(x[rows]))
+        return np.concatenate(found)[: len(x)]
+
+
+def wrong_key(facts: dict, key: bytes | None) -> str | None:
+    """What is wrong with the key for one of the manifest's models; None if nothing."""
+    encryption = facts.get("encryption")
+    if encryption is None:
+        return None
+    if key is None:
+        return "encrypted; give the file with its key: --enc_key_file FILE"
+    check = hashlib.sha256(b"key check of an encrypted MindIR" + key).hexdigest()[:16]
+    return None if check == encryption["key_check"] else "encrypted with another key than the one in --enc_key_file"
+
+
+def read_key(path: Path | None) -> bytes | None:
+    """Raises Drift when there is no such file."""
+    try:
+        return path and path.read_bytes()
+    except OSError as error:
+        raise Drift(f"--enc_key_file {path}: cannot be read ({error.strerror})") from error
 
 
 def certainty(probabilities: np.ndarray, manifest: dict) -> tuple[float, bool | None]:

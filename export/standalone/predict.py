@@ -1,6 +1,6 @@
 """Classify pictures with the model of this folder.
 
-    python predict.py photo.jpg holiday.png [--csv out.csv] [--model mobilenetv2.onnx]
+    python predict.py photo.jpg holiday.png [--csv out.csv] [--model mobilenetv2.onnx] [--enc_key_file FILE]
 
 Exit code: 0 done, 1 a file of this folder was changed or a picture cannot be read, 2 wrong arguments.
 """
@@ -21,6 +21,7 @@ from bundle import (
     image_spec,
     missing_package,
     no_runtime,
+    read_key,
     read_manifest,
     runnable,
 )
@@ -30,7 +31,7 @@ FOLDER = Path(__file__).parent
 BATCH_SIZE = 8
 
 
-def open_model(wanted: str | None) -> tuple[Model, dict]:
+def open_model(wanted: str | None, key: bytes | None) -> tuple[Model, dict]:
     """Raises Drift when the folder is not what was exported, or when nothing here can run it."""
     manifest = read_manifest(FOLDER)
     wrong = changed_files(FOLDER, manifest)
@@ -40,12 +41,12 @@ def open_model(wanted: str | None) -> tuple[Model, dict]:
         names = runnable(manifest)
         if not names:
             raise Drift(no_runtime(manifest))
-        return Model(FOLDER, manifest, names[0]), manifest
+        return Model(FOLDER, manifest, names[0], key), manifest
     if wanted not in manifest["models"]:
         raise Drift(f"--model {wanted}: not here; there are {', '.join(manifest['models'])}")
     if missing_package(manifest, wanted):
         raise Drift(f"--model {wanted}: pip install {missing_package(manifest, wanted)}")
-    return Model(FOLDER, manifest, wanted), manifest
+    return Model(FOLDER, manifest, wanted, key), manifest
 
 
 def predict(model: Model, manifest: dict, paths: list[Path]) -> tuple[list[dict], dict[Path, str]]:
@@ -78,9 +79,10 @@ def main() -> int:
     parser.add_argument("paths", nargs="+", metavar="PICTURE", type=Path)
     parser.add_argument("--csv", type=Path, metavar="FILE", help="also write all probabilities to this file")
     parser.add_argument("--model", metavar="FILE", help="which model file; default: the first that can be run here")
+    parser.add_argument("--enc_key_file", type=Path, metavar="FILE", help="the key of an encrypted model file")
     arguments = parser.parse_args()
     try:
-        model, manifest = open_model(arguments.model)
+        model, manifest = open_model(arguments.model, read_key(arguments.enc_key_file))
     except Drift as drift:
         print(f"error: {drift}", file=sys.stderr)
         return 1

@@ -1,6 +1,6 @@
 """Is this folder what was exported, and does it give the same answers here?
 
-    python verify.py [FOLDER]
+    python verify.py [FOLDER] [--enc_key_file FILE]
 
 Compares every file with its sha256 in manifest.json, prepares the pictures of golden/ once more and
 compares them with the stored inputs, and runs every model whose runtime is installed on these.
@@ -15,7 +15,17 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from bundle import Drift, Model, changed_files, image_spec, missing_package, no_runtime, read_manifest, runnable
+from bundle import (
+    Drift,
+    Model,
+    changed_files,
+    image_spec,
+    missing_package,
+    no_runtime,
+    read_key,
+    read_manifest,
+    runnable,
+)
 from preprocessing import DamagedPicture, normalise, to_array
 
 # Two versions of Pillow decode the same JPEG file a little differently: 1 level of 0..255 at most and 0.12 on
@@ -24,10 +34,10 @@ DECODER_LEVELS, DECODER_MEAN_LEVELS = 8, 0.5
 TENSOR_TOLERANCE = 1e-5  # of normalised values: plain arithmetic on the same numbers
 
 
-def verify(folder: Path) -> list[str]:
+def verify(folder: Path, key_file: Path | None) -> list[str]:
     """Print what was compared; return what is wrong."""
     try:
-        manifest = read_manifest(folder)
+        manifest, key = read_manifest(folder), read_key(key_file)
     except Drift as drift:
         return [str(drift)]
     wrong = changed_files(folder, manifest)
@@ -51,7 +61,7 @@ def verify(folder: Path) -> list[str]:
         if name not in names:
             print(f"--  {name}: not run, {missing_package(manifest, name)} is not installed here")
         elif name not in wrong:  # a damaged file can take the runtime down with it
-            faults += check_model(folder, manifest, name, expected, inputs)
+            faults += check_model(folder, manifest, name, expected, inputs, key)
     return faults
 
 
@@ -88,14 +98,16 @@ def check_preprocessing(folder: Path, manifest: dict, expected: dict, inputs: di
     return faults
 
 
-def check_model(folder: Path, manifest: dict, name: str, expected: dict, inputs: dict) -> list[str]:
+def check_model(folder: Path, manifest: dict, name: str, expected: dict, inputs: dict, key: bytes | None) -> list[str]:
     """The stored inputs -> the expected probabilities, by class name."""
     classes = manifest["classes"]
     try:
-        model = Model(folder, manifest, name)
+        model = Model(folder, manifest, name, key)
         found = model.compute(inputs[model.input_form])
         wanted = np.array([[picture["probabilities"][c] for c in classes] for picture in expected["pictures"]])
         difference = np.abs(found - wanted).max()
+    except Drift as drift:
+        return [str(drift)]
     except KeyError as error:
         return [f"{name}: golden/expected.json does not know the class {error}"]
     except Exception as error:  # runtimes raise all kinds
@@ -114,7 +126,9 @@ def check_model(folder: Path, manifest: dict, name: str, expected: dict, inputs:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Is this folder what was exported, and does it give the same answers?")
     parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).parent, help="default: where this is")
-    faults = verify(parser.parse_args().folder)
+    parser.add_argument("--enc_key_file", type=Path, metavar="FILE", help="the key of encrypted model files")
+    arguments = parser.parse_args()
+    faults = verify(arguments.folder, arguments.enc_key_file)
     for fault in faults:
         print(f"DRIFT  {fault}", file=sys.stderr)
     print("not verified" if faults else "verified")

@@ -1,0 +1,218 @@
+"""The page in a real browser: choose, paste, drop, several files, a broken one, languages, keyboard, hostile names."""
+
+import base64
+import io
+import os
+import shutil
+
+import pytest
+from conftest import draw_toy, served_at
+from PIL import Image
+
+from export.served import open_served
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path")
+expect = playwright.expect
+
+
+@pytest.fixture(scope="module")
+def browser():
+    as_root = hasattr(os, "geteuid") and os.geteuid() == 0  # which Chromium's sandbox refuses
+    with playwright.sync_playwright() as started:
+        launched = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"] if as_root else [])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(scope="module")
+def url(exported):
+    with served_at(open_served(exported)) as address:
+        yield address
+
+
+@pytest.fixture
+def page(browser, url):
+    """The page, ready, in English; whatever it reports as an error fails the test."""
+    context = browser.new_context(locale="en-GB", viewport={"width": 375, "height": 800})
+    context.set_default_timeout(60_000)
+    expect.set_options(timeout=60_000)
+    opened = context.new_page()
+    faults = []
+    opened.on("pageerror", lambda error: faults.append(str(error)))
+    opened.goto(url)
+    expect(opened.locator("body")).to_have_attribute("data-ready", "yes")
+    yield opened
+    context.close()
+    assert not faults
+
+
+@pytest.fixture
+def red(tmp_path):
+    return draw_toy(tmp_path / "red 红.png", (150, 60, 60), 900)
+
+
+@pytest.fixture
+def green(tmp_path):
+    return draw_toy(tmp_path / "green.png", (60, 150, 60), 901)
+
+
+def answers(page):
+    return page.locator("#list > li")
+
+
+def test_a_chosen_picture_gets_bars_and_a_map(page, red):
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Choose pictures").click()
+    chooser.value.set_files(red)
+    expect(answers(page).locator(".verdict")).to_contain_text("red")
+    bars = answers(page).get_by_role("button")
+    expect(bars).to_have_count(2)
+    expect(bars.first).to_have_attribute("aria-pressed", "true")
+    canvas = answers(page).locator("canvas")
+    maps = [canvas.evaluate("c => c.toDataURL()")]
+    assert painted(maps[0])
+    bars.last.click()
+    expect(bars.last).to_have_attribute("aria-pressed", "true")
+    maps.append(canvas.evaluate("c => c.toDataURL()"))
+    assert maps[0] != maps[1]
+    page.get_by_label("show where the evidence is").uncheck()
+    expect(canvas).to_be_hidden()
+
+
+def painted(data_url: str) -> bool:
+    picture = Image.open(io.BytesIO(base64.b64decode(data_url.partition(",")[2])))
+    return picture.getchannel("A").getextrema()[1] > 0
+
+
+def test_the_camera_is_asked_for(page):
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Take a photograph").click()
+    assert chooser.value.element.get_attribute("capture") == "environment"
+
+
+def give(page, event: str, files) -> None:
+    """Paste or drop files, as a browser does it."""
+    contents = [(path.name, base64.b64encode(path.read_bytes()).decode()) for path in files]
+    page.evaluate(
+        """([event, contents]) => {
+            const data = new DataTransfer();
+            for (const [name, content] of contents) {
+                const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+                data.items.add(new File([bytes], name, {type: "image/png"}));
+            }
+            const options = {bubbles: true, cancelable: true};
+            document.getElementById("drop").dispatchEvent(event === "paste"
+                ? new ClipboardEvent("paste", {...options, clipboardData: data})
+                : new DragEvent("drop", {...options, dataTransfer: data}));
+        }""",
+        [event, contents],
+    )
+
+
+@pytest.mark.parametrize("event", ["paste", "drop"])
+def test_pasted_and_dropped_pictures_are_answered(page, red, green, event):
+    give(page, event, [red, green])
+    expect(page.locator(".verdict")).to_have_count(2)
+    likeliest = page.locator(".bar:first-child").evaluate_all("bars => bars.map((bar) => bar.dataset.name)")
+    assert sorted(likeliest) == ["green", "red"]
+
+
+def test_a_broken_file_is_named_and_the_others_are_answered(page, red, green, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(red.read_bytes()[:1500])
+    text = tmp_path / "text.png"
+    text.write_text("no picture", encoding="utf-8")
+    page.set_input_files("#files", [red, broken, text, green])
+    expect(page.locator(".verdict")).to_have_count(2)
+    failed = page.locator("#list > li.failed")
+    expect(failed).to_have_count(2)
+    expect(failed.filter(has_text="broken.png")).to_contain_text("damaged")
+    expect(failed.filter(has_text="text.png")).to_contain_text("Not a picture")
+
+
+def test_the_language_switches_everything_and_is_kept(page, red, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(red.read_bytes()[:1500])
+    page.set_input_files("#files", [broken])
+    expect(page.locator(".error")).to_contain_text("damaged")
+    page.get_by_role("button", name="中文").click()
+    expect(page.locator("html")).to_have_attribute("lang", "zh")
+    expect(page.get_by_role("button", name="选择图片")).to_be_visible()
+    expect(page.locator(".error")).to_contain_text("损坏")
+    expect(page.locator("#headline")).to_contain_text("16 张评估图片")
+    page.reload()
+    expect(page.get_by_role("button", name="选择图片")).to_be_visible()
+    page.get_by_role("button", name="English").click()
+    expect(page.get_by_role("button", name="Choose pictures")).to_be_visible()
+
+
+def test_a_chinese_browser_gets_chinese(browser, url):
+    context = browser.new_context(locale="zh-CN")
+    page = context.new_page()
+    page.goto(url)
+    expect(page.get_by_role("button", name="选择图片")).to_be_visible()
+    context.close()
+
+
+def test_everything_is_reached_by_keyboard(page, red):
+    page.set_input_files("#files", [red])
+    expect(page.locator(".verdict")).to_have_count(1)
+    page.locator("#language").focus()
+    reached = []
+    for _ in range(9):
+        reached.append(page.evaluate("document.activeElement.id || document.activeElement.dataset.name"))
+        page.keyboard.press("Tab")
+    assert reached[:7] == ["language", "choose", "photograph", "show-map", "clear", "red", "green"]
+    page.locator("#clear").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#answers")).to_be_hidden()
+    assert page.evaluate("document.activeElement.id") == "choose"
+
+
+@pytest.mark.parametrize("width", [375, 1280])
+def test_nothing_is_wider_than_the_screen(page, red, width):
+    page.set_viewport_size({"width": width, "height": 800})
+    page.set_input_files("#files", [red])
+    expect(page.locator(".verdict")).to_have_count(1)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_names_are_text_whatever_they_are(browser, exported, tmp_path, red):
+    """Classes, the model and files named like program text; and below a threshold of 1 nothing is sure."""
+    evil = "<img src=x onerror=document.title='evil'>"
+    served = open_served(exported)
+    served.classes = (evil, "__proto__")
+    served.manifest.update(name=evil, classes=list(served.classes))
+    served.confidence = {"temperature": 1.0, "threshold": 1.0}
+    served.run = None
+    picture = shutil.copy(red, tmp_path / "<b>bold<b>.png")
+    with served_at(served) as address:
+        page = browser.new_page(locale="en-GB")
+        page.goto(address)
+        page.set_input_files("#files", [picture])
+        expect(page.locator(".unsure")).to_have_text("not sure")
+        expect(page.locator(".bar").filter(has_text=evil)).to_have_count(1)
+        expect(page.locator(".bar").filter(has_text="__proto__")).to_have_count(1)
+        expect(page.locator("#name")).to_have_text(evil)
+        expect(page.locator("#list .file")).to_have_text("<b>bold<b>.png")
+        expect(page.locator("#mistakes-note")).to_contain_text("A bundle does not hold")
+        assert page.locator("img[src='x'], b").count() == 0 and page.title() == "Which is it?"
+        page.close()
+
+
+def test_a_network_without_a_map_says_so(browser, exported, red):
+    served = open_served(exported)
+    served.no_maps = served.network.no_maps = "not_linear"
+    with served_at(served) as address:
+        page = browser.new_page(locale="en-GB")
+        page.goto(address)
+        page.set_input_files("#files", [red])
+        expect(page.locator(".verdict")).to_have_count(1)
+        expect(page.locator("#map-note")).to_contain_text("No map")
+        expect(page.locator("#show-map")).to_be_hidden()
+        assert page.locator("canvas").count() == 0
+        page.close()
