@@ -67,14 +67,16 @@ def write_models(trained, folder: Path, file_formats: Sequence[str], input_forms
     """One file a format and input form. Returns the manifest's facts by file name."""
     from export import to_mindir, to_onnx
 
+    if "ONNX" in file_formats and trained.backbone is None:
+        raise InputError(f"ONNX is written for networks on a backbone; export {trained.name} as MINDIR.")
     writers = {"MINDIR": to_mindir.write_mindir, "ONNX": to_onnx.write_onnx}
     models = {}
     for file_format in writers:
         for input_form in INPUT_FORMS:
             if file_format in file_formats and input_form in input_forms:
-                name = model_name(file_format, input_form)
+                name = model_name(trained.name, file_format, input_form)
                 writers[file_format](trained, folder / name, input_form)
-                models[name] = model_facts(file_format, input_form, trained.image.size)
+                models[name] = model_facts(file_format, input_form, trained.image)
     return models
 
 

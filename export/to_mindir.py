@@ -32,10 +32,10 @@ class FromPixels(nn.Cell):
 def write_mindir(trained: Trained, path: Path, input_form: str) -> None:
     """`input_form` as in `export.manifest`. `nn.GraphCell` runs the file with any number of pictures."""
     network = Probabilities(trained.network)
-    inputs = ms.Tensor(shape=[None, 3, *trained.image.size], dtype=ms.float32)
+    inputs = ms.Tensor(shape=[None, trained.image.channels, *trained.image.size], dtype=ms.float32)
     if input_form == "image":
         network = FromPixels(network, trained.image)
-        inputs = ms.Tensor(shape=[None, *trained.image.size, 3], dtype=ms.uint8)
+        inputs = ms.Tensor(shape=[None, *trained.image.size, trained.image.channels], dtype=ms.uint8)
     network.set_train(False)
     with working_in(path.parent):  # ms.export refuses names with spaces or Chinese characters
         ms.export(network, inputs, file_name=path.name, file_format="MINDIR")

@@ -43,7 +43,7 @@ def test_what_is_written_reads_back(tmp_path):
         ("train: {epochs: null}", ("train.epochs must be of type int",)),
         ("train: {learning_rate: -1}", ("train.learning_rate must be at least",)),
         ("train: {learning_rate: .nan}", ("train.learning_rate must be at least",)),
-        ("train: {optimizer: adamw}", ("train.optimizer must be one of adam, momentum", "'adamw'")),
+        ("train: {optimizer: adamw}", ("train.optimizer must be one of sgd, momentum, adam", "'adamw'")),
         ("data: {views: perhaps}", ("data.views must be of type bool",)),
         ("data: {dataset_path: [a]}", ("data.dataset_path must be of type str",)),
         ("export: {file_format: [ONX]}", ("export.file_format must be one of MINDIR, ONNX",)),
