@@ -105,7 +105,8 @@ class LeNet5(nn.Cell):
 
     Y. LeCun et al., "Gradient-Based Learning Applied to Document Recognition", 1998, as the model zoo has it: ReLU, max
     pooling, no biases in the convolutions, parameters `conv1`, `conv2`, ..., `fc1`, `fc2`, `fc3`. With 28x28 pictures
-    and paddings [2, 0] the shapes are (6, 28, 28), (6, 14, 14), (16, 10, 10), (16, 5, 5), 120, 84, C.
+    and paddings [2, 0] the shapes are (6, 28, 28), (6, 14, 14), (16, 10, 10), (16, 5, 5), 120, 84, C. Pooling comes
+    before the activation: for one that rises it is the same, and a quarter of the work.
 
     Raises:
         InputError: nothing is left of the picture before the dense layers.
@@ -122,7 +123,7 @@ class LeNet5(nn.Cell):
             activation = ACTIVATIONS[config.activation]()
             setattr(self, f"conv{number}", block)
             setattr(self, f"conv_activation{number}", activation)
-            steps += [block, activation, nn.MaxPool2d(POOL, POOL)]
+            steps += [block, nn.MaxPool2d(POOL, POOL), activation]
             channels = filters
             sides = [(side + 2 * padding - config.dilation * (config.kernel - 1)) // POOL for side in sides]
             if min(sides) < 1:
