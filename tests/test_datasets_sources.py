@@ -6,7 +6,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from conftest import SHARED
+from conftest import SHARED, call
 from PIL import Image
 
 from datasets import arabic, mnist, orl
@@ -164,3 +164,17 @@ def test_letters_are_taller_than_wide_where_they_are():
     alefs = letters.pixels[letters.labels == 0] > 128
     heights, widths = alefs.any(2).sum(1), alefs.any(1).sum(1)
     assert (heights > widths).mean() > 0.95
+
+
+def test_the_command_line_lists_and_refuses_by_name():
+    done = call("datasets", "list")
+    assert done.returncode == 0
+    for name in ("drawn", "mnist", "orl", "orl_pgm", "arabic", "digits", "xor"):
+        assert f"\n{name} " in f"\n{done.stdout}"
+    done = call("datasets", "fetch", "mnits")
+    assert done.returncode == 2 and "There are mnist, orl, arabic" in done.stderr
+
+
+def test_rotation_errors(tmp_path):
+    with pytest.raises(InputError, match="has a published split"):
+        make_split(load("xor", tmp_path), 0.1, 0.2, seed=1, rotation=0)

@@ -73,3 +73,14 @@ def test_every_recipe_loads_and_opens_with_its_command_and_result(path):
     head = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
     assert any(f"python -m finetune run finetune/configs/{path.name}" in line for line in head)
     assert any("Measured" in line for line in head)
+
+
+def test_lists_of_numbers_and_null_from_the_command_line(tmp_path):
+    config = load_config(None, {"model.layers": "300,100", "model.backbone": "null", "train.augment.shift": "2"})
+    assert config.model.layers == [300, 100] and config.model.backbone is None and config.train.augment.shift == 2.0
+    assert load_config(recipe(tmp_path, to_yaml(config))) == config
+    for key, value, words in (("model.filters", "6,x", "model.filters must be of type list"),
+                              ("model.filters", "6,0", "model.filters must be at least 1, found 0"),
+                              ("train.augment.rotate", "200", "at most 180")):  # fmt: skip
+        with pytest.raises(InputError, match=words):
+            load_config(None, {key: value})
