@@ -52,7 +52,8 @@ def write_golden(folder: Path, run: Path, predictor: CkptPredictor) -> None:
         stem = str(len(entries))
         if isinstance(paths, np.ndarray):
             file = f"{stem}.png"
-            Image.fromarray(paths[row].squeeze()).save(golden / file)
+            picture = paths[row].squeeze(-1) if paths.shape[-1] == 1 else paths[row]
+            Image.fromarray(picture).save(golden / file)
         else:
             file = stem + paths[row].suffix.lower()
             if load_images([paths[row]], predictor.image)[1]:
