@@ -1,4 +1,4 @@
-"""The command line: python -m datasets list | draw FOLDER | check FOLDER."""
+"""The command line: python -m datasets list | fetch NAME | draw FOLDER | check FOLDER."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m datasets", description="Pictures to learn from.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     verbs.add_parser("list", help="the names that --dataset_path understands beside folders")
+    command = verbs.add_parser("fetch", help="download a data set from where it is published")
+    command.add_argument("name", metavar="NAME", help="mnist, orl or arabic")
+    command.add_argument(
+        "--cache_dir", "--cache-dir", type=Path, default=Path("cache"), help="it goes into <cache_dir>/NAME (cache)"
+    )
     command = verbs.add_parser("draw", help="draw the sample set of cats and dogs as JPEG files")
     command.add_argument("folder", metavar="FOLDER", type=Path, help="a new or empty folder")
     command.add_argument("--per_class", "--per-class", type=int, default=200, help="pictures a class (200)")
@@ -26,17 +31,33 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     parsed = parse(arguments)
     try:
-        return {"list": list_names, "draw": draw, "check": check}[parsed.verb](parsed)
+        return {"list": list_names, "fetch": fetch_source, "draw": draw, "check": check}[parsed.verb](parsed)
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
 
 def list_names(parsed: argparse.Namespace) -> int:
-    from datasets.load import SOURCES
+    from datasets.load import BUILT_IN, FETCHED, SOURCES, module_of
 
-    for name, source in SOURCES.items():
-        print(f"{name:10} {source.__doc__.splitlines()[0]}")
+    about = {name: module_of(name).SOURCE.about for name in FETCHED + BUILT_IN}
+    for name, load in SOURCES.items():
+        about.setdefault(name, (load.__doc__ or "").split("\n")[0])
+    for name, text in about.items():
+        print(f"{name:10} {text}")
+    return 0
+
+
+def fetch_source(parsed: argparse.Namespace) -> int:
+    from datasets.fetch import fetch
+    from datasets.load import BUILT_IN, FETCHED, module_of
+
+    if parsed.name not in FETCHED + BUILT_IN:
+        raise InputError(f"{parsed.name}: nothing of this name can be fetched. There are {', '.join(FETCHED)}.")
+    source = module_of(parsed.name).SOURCE
+    for path in fetch(source, parsed.cache_dir / parsed.name):
+        print(path)
+    print(f"credit: {source.credit}")
     return 0
 
 

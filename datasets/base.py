@@ -20,22 +20,47 @@ class InputError(Exception):
 
 
 @dataclass(frozen=True)
+class RemoteFile:
+    """One published file, and how to know that it came whole."""
+
+    name: str  # on this disk
+    url: str
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a data set comes from."""
+
+    name: str  # what --dataset_path understands
+    about: str  # a line for `python -m datasets list`
+    credit: str  # authors, paper, terms
+    files: tuple[RemoteFile, ...] = ()  # empty: nothing to fetch
+
+
+@dataclass(frozen=True)
 class Dataset:
-    """N labelled pictures of C classes."""
+    """N labelled pictures of C classes: files, or arrays of pixels."""
 
     name: str
     root: Path  # the folder the picture names are relative to
-    paths: tuple[Path, ...]  # N files
+    paths: tuple[Path, ...] | None  # N files; None where there are pixels
     labels: np.ndarray  # (N,) int32, indices into `classes`
-    classes: tuple[str, ...]  # C names, sorted
+    classes: tuple[str, ...]  # C names; of folders: sorted
     parts: tuple[str, ...] | None  # N of PARTS as published, or None where the source has no split
+    pixels: np.ndarray | None = None  # uint8 (N, H, W) grey or (N, H, W, 3) RGB
+    strokes: int = 0  # white strokes on black, fitted into a box of this many pixels; 0: ordinary pictures
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.labels)
 
     def picture_name(self, row: int) -> str:
-        """The path of one picture relative to the root, with forward slashes on every system."""
-        return self.paths[row].relative_to(self.root).as_posix()
+        """The path of one picture relative to the root, with forward slashes on every system; of an array
+        its part and its row."""
+        if self.paths is not None:
+            return self.paths[row].relative_to(self.root).as_posix()
+        return f"{self.parts[row]}/{row:05d}" if self.parts else f"{row:05d}"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
     read -> resize -> crop        bytes to uint8 (H, W, 3), by Pillow
     normalise                     uint8 (B, H, W, 3) to float32 (B, 3, H, W), by NumPy
 
+Where the spec has one channel, a picture is grey and 3 becomes 1; handwriting is inverted and centred in between.
+
 Training, evaluation, prediction and export all come through here.
 """
 
@@ -23,6 +25,9 @@ PIPELINE_VERSION = 1
 # A longer strip is cut to this before it is enlarged: 1 x 5000 pixels must not become 256 x 1,280,000.
 LONGEST_ASPECT = 8
 
+WHITE_PAPER = 127  # a border brighter than this is paper to write on
+FAINT = 51  # a fifth of the darkest stroke: less is no part of the drawing's box
+
 
 @dataclass(frozen=True)
 class ImageSpec:
@@ -30,12 +35,20 @@ class ImageSpec:
 
     size: tuple[int, int]  # H, W of the network's input, cropped from the centre
     resize: int | tuple[int, int]  # first to this short side, or to exactly this H, W (squashed)
-    mean_unit: tuple[float, float, float]  # of R, G, B in 0..1
-    std_unit: tuple[float, float, float]
+    mean_unit: tuple[float, ...]  # of R, G, B in 0..1; one number for grey pictures
+    std_unit: tuple[float, ...]
+    strokes: int = 0  # grey handwriting, white on black, fitted into a box of this many pixels; 0: a picture as it is
+
+    @property
+    def channels(self) -> int:
+        return len(self.mean_unit)
 
     def to_dict(self) -> dict:
         """The facts as plain JSON and YAML types; `from_dict` reads them back."""
-        return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+        facts = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+        if not self.strokes:
+            del facts["strokes"]  # the key of features that were cached before there was such a fact
+        return facts
 
     @classmethod
     def from_dict(cls, facts: dict) -> ImageSpec:
@@ -126,15 +139,65 @@ def mean_and_std(spec: ImageSpec) -> tuple[np.ndarray, np.ndarray]:
 
 
 def to_array(content: bytes, spec: ImageSpec) -> np.ndarray:
-    """The bytes of a file -> uint8 (H, W, 3) at the network's size. Raises DamagedPicture."""
-    return np.asarray(centre_crop(resize(read(content), spec), spec))
+    """The bytes of a file -> uint8 (H, W, 3), or (H, W, 1) for grey, at the network's size. Raises DamagedPicture."""
+    picture = read(content)
+    if spec.channels == 1:
+        picture = picture.convert("L")
+    picture = centre_strokes(picture, spec) if spec.strokes else centre_crop(resize(picture, spec), spec)
+    return np.asarray(picture).reshape(*spec.size, spec.channels)
 
 
-def load_images(paths: Sequence[Path], spec: ImageSpec) -> tuple[np.ndarray, dict[int, str]]:
-    """A few pictures at once: uint8 (N, H, W, 3) and {row: reason} of those that cannot be read."""
-    images = np.zeros((len(paths), *spec.size, 3), dtype=np.uint8)
+def centre_strokes(picture: Image.Image, spec: ImageSpec) -> Image.Image:
+    """Handwriting as MNIST has it: white on black, fitted into a box, its centre of mass in the middle.
+
+    White paper is told by its border and inverted; what is darker than the paper's own grey becomes 0. A picture that
+    has the network's size already is taken to be prepared: it is inverted at most.
+    """
+    height, width = spec.size
+    ink = np.asarray(picture, dtype=np.float32)
+    border = np.concatenate([ink[0], ink[-1], ink[:, 0], ink[:, -1]])
+    paper = float(np.median(border))
+    if paper > WHITE_PAPER:
+        ink, paper = 255 - ink, 255 - paper
+    if ink.shape == (height, width):
+        return Image.fromarray(ink.astype(np.uint8))
+    ink = (ink - paper).clip(0)
+    ink *= 255 / max(float(ink.max()), 1)
+    drawn = ink > FAINT
+    rows, columns = np.flatnonzero(drawn.any(1)), np.flatnonzero(drawn.any(0))
+    if not len(rows):  # an empty page
+        return Image.new("L", (width, height))
+    box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+    sides = (box[2] - box[0], box[3] - box[1])
+    fitted = tuple(max(1, round(side * spec.strokes / max(sides))) for side in sides)
+    strokes = Image.fromarray(ink.astype(np.uint8)).resize(fitted, Image.Resampling.BILINEAR, box=box)
+    mass = np.asarray(strokes, dtype=np.float64) + 1e-9
+    left = round((width - 1) / 2 - float(mass.sum(0) @ np.arange(fitted[0]) / mass.sum()))
+    top = round((height - 1) / 2 - float(mass.sum(1) @ np.arange(fitted[1]) / mass.sum()))
+    page = Image.new("L", (width, height))
+    page.paste(strokes, (min(max(left, 0), width - fitted[0]), min(max(top, 0), height - fitted[1])))
+    return page
+
+
+def from_pixels(pixels: np.ndarray, spec: ImageSpec) -> np.ndarray:
+    """uint8 (N, h, w) or (N, h, w, 3), as a Dataset holds them -> uint8 (N, H, W, channels) at the network's size."""
+    if pixels.shape[1:3] != tuple(spec.size):
+        height, width = spec.size
+        resized = (Image.fromarray(one).resize((width, height), Image.Resampling.BILINEAR) for one in pixels)
+        pixels = np.stack([np.asarray(one) for one in resized])
+    return pixels.reshape(len(pixels), *spec.size, spec.channels)
+
+
+def load_images(pictures: Sequence[Path] | np.ndarray, spec: ImageSpec) -> tuple[np.ndarray, dict[int, str]]:
+    """A few pictures at once: uint8 (N, H, W, 3) and {row: reason} of those that cannot be read.
+
+    Pictures that are such an array already come back as they are.
+    """
+    if isinstance(pictures, np.ndarray):
+        return pictures, {}
+    images = np.zeros((len(pictures), *spec.size, spec.channels), dtype=np.uint8)
     damaged = {}
-    for row, path in enumerate(paths):
+    for row, path in enumerate(pictures):
         try:
             images[row] = to_array(Path(path).read_bytes(), spec)
         except (DamagedPicture, OSError) as error:

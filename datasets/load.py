@@ -2,23 +2,69 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 from pathlib import Path
+from types import ModuleType
 
-from datasets.base import Dataset
+from datasets.base import Dataset, InputError
 from datasets.folder import load_folder
 
 DRAWN = "drawn"  # the name of the embedded sample set
 DRAWN_PER_CLASS = 200
+ORL_PGM, ORL_PGM_FOLDERS = "orl_pgm", ("orl_pgm", "orl_faces", "att_faces")
+FETCHED = ("mnist", "orl", "arabic")  # a module each, with SOURCE, holds(folder) and load(folder)
+BUILT_IN = ("digits", "xor")  # a module each, with SOURCE and load(folder); they need no files
+FOLDER_VARIABLE = "DATASETS_PATH"  # a folder of data sets, looked into before the cache
 
 
 def load(name_or_folder: str, cache_dir: str | Path) -> Dataset:
-    """The dataset of a known name, or that of a folder of pictures. A folder of that name comes first.
+    """The dataset of a known name, or that of a folder. A folder of that name comes first.
+
+    A folder is a set of known files (IDX, the sheet of faces, the CSV of letters) or pictures in class folders. The
+    files of a name are looked for in $DATASETS_PATH/<name>, in $DATASETS_PATH, and in <cache_dir>/<name>.
 
     Raises:
         InputError: it cannot be used; see `datasets.folder`.
     """
-    source = None if Path(name_or_folder).is_dir() else SOURCES.get(name_or_folder)
-    return source(Path(cache_dir)) if source else load_folder(Path(name_or_folder))
+    folder, cache_dir = Path(name_or_folder), Path(cache_dir)
+    if folder.is_dir():
+        for module in map(module_of, FETCHED):
+            if module.holds(folder):
+                return module.load(folder)
+    elif name_or_folder in FETCHED:
+        module = module_of(name_or_folder)
+        return module.load(find_folder(name_or_folder, module, cache_dir))
+    elif name_or_folder in SOURCES:
+        return SOURCES[name_or_folder](cache_dir)
+    return load_folder(folder)
+
+
+def module_of(name: str) -> ModuleType:
+    return importlib.import_module(f"datasets.{name}")
+
+
+def find_folder(name: str, module: ModuleType, cache_dir: Path) -> Path:
+    """The first folder that holds the files of a source.
+
+    Raises:
+        InputError: none does.
+    """
+    places = places_of([name], cache_dir)
+    for place in places:
+        if module.holds(place):
+            return place
+    raise InputError(
+        f"{name}: its files are not in {' or '.join(map(str, places))}. Fetch them: python -m datasets fetch {name}; "
+        f"or give their folder as --dataset_path or in the variable {FOLDER_VARIABLE}."
+    )
+
+
+def places_of(names: list[str], cache_dir: Path) -> list[Path]:
+    """Where the files of a source may lie, best first."""
+    given = os.environ.get(FOLDER_VARIABLE)
+    roots = [Path(given)] if given else []
+    return [root / name for root in (*roots, cache_dir) for name in names] + roots
 
 
 def load_drawn(cache_dir: Path) -> Dataset:
@@ -28,4 +74,24 @@ def load_drawn(cache_dir: Path) -> Dataset:
     return load_folder(draw_dataset(cache_dir / "drawn_cats_dogs", DRAWN_PER_CLASS))
 
 
-SOURCES = {DRAWN: load_drawn}
+def load_orl_pgm(cache_dir: Path) -> Dataset:
+    """The faces of `orl` as published, folders s1 ... s40 of PGM files, 112x92.
+
+    Raises:
+        InputError: no such folder.
+    """
+    places = places_of(list(ORL_PGM_FOLDERS), cache_dir)
+    for place in places:
+        if (place / "s1").is_dir():
+            return load_folder(place)
+    raise InputError(
+        f"{ORL_PGM}: none of {', '.join(map(str, places))} has folders s1 to s40. Unpack att_faces.zip of "
+        "https://cam-orl.co.uk/facedatabase.html and give the folder as --dataset_path."
+    )
+
+
+SOURCES = {
+    DRAWN: load_drawn,
+    ORL_PGM: load_orl_pgm,
+    **{name: lambda cache_dir, name=name: module_of(name).load(cache_dir / name) for name in BUILT_IN},
+}

@@ -10,16 +10,21 @@ import numpy as np
 from datasets.base import PARTS, Dataset, InputError, Split
 
 
-def make_split(dataset: Dataset, valid_fraction: float, eval_fraction: float, seed: int) -> Split:
+def make_split(
+    dataset: Dataset, valid_fraction: float, eval_fraction: float, seed: int, rotation: int | None = None
+) -> Split:
     """The published split where there is one; what is missing is drawn, stratified by class.
 
-    Validation rows are taken from the training rows, never from the evaluation rows. With no
-    `valid_fraction`, or too few pictures to hold any out, `valid` is empty.
+    Published test rows stay evaluation rows. Validation rows, by which everything is chosen, are taken from the
+    training rows, never from the evaluation rows. With no `valid_fraction`, or too few pictures to hold any out,
+    `valid` is empty. With a `rotation` nothing is drawn; see `rotate`.
 
     Raises:
         InputError: a class has too few pictures to have one on each side.
     """
     rows = np.arange(len(dataset))
+    if rotation is not None:
+        return rotate(dataset, rotation)
     if dataset.parts is None:
         train, evaluation = _hold_out(dataset, rows, eval_fraction, seed, "evaluation")
         valid = rows[:0]
@@ -30,6 +35,30 @@ def make_split(dataset: Dataset, valid_fraction: float, eval_fraction: float, se
     if not len(valid) and valid_fraction and smallest_class >= 2:
         train, valid = _hold_out(dataset, train, valid_fraction, seed, "validation")
     return Split(train, valid, evaluation)
+
+
+def rotate(dataset: Dataset, rotation: int) -> Split:
+    """Of each class one picture evaluates, the next one validates, the others train.
+
+    Picture `rotation` of each class, counted from 0 and around, is for evaluation: as many rotations as a class has
+    pictures use each of them once. For small sets without a published split, such as ORL.
+
+    Raises:
+        InputError: a class has fewer than three pictures, or the set has a published split.
+    """
+    if dataset.parts is not None:
+        raise InputError(f"{dataset.name}: has a published split; data.rotation is for sets without one.")
+    valid, evaluation = [], []
+    for label, name in enumerate(dataset.classes):
+        of_class = np.flatnonzero(dataset.labels == label)
+        if len(of_class) < 3:
+            raise InputError(
+                f"{dataset.root}: the class {name!r} has {len(of_class)} picture(s); data.rotation needs 3."
+            )
+        evaluation.append(of_class[rotation % len(of_class)])
+        valid.append(of_class[(rotation + 1) % len(of_class)])
+    held = np.concatenate([valid, evaluation])
+    return Split(np.setdiff1d(np.arange(len(dataset)), held), np.sort(valid), np.sort(evaluation))
 
 
 def _hold_out(dataset: Dataset, rows: np.ndarray, fraction: float, seed: int, purpose: str):

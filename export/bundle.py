@@ -89,15 +89,17 @@ def write_models(
     """One file a format and input form. Returns the manifest's facts by file name."""
     from export import to_mindir, to_onnx
 
+    if "ONNX" in file_formats and trained.backbone is None:
+        raise InputError(f"ONNX is written for networks on a backbone; export {trained.name} as MINDIR.")
     writers = {"MINDIR": to_mindir.write_mindir, "ONNX": to_onnx.write_onnx}
     models = {}
     for file_format in writers:
         for input_form in INPUT_FORMS:
             if file_format in file_formats and input_form in input_forms:
-                name = model_name(file_format, input_form)
+                name = model_name(trained.name, file_format, input_form)
                 encryption = {"key": key} if key else {}
                 writers[file_format](trained, folder / name, input_form, batch_size, **encryption)
-                models[name] = model_facts(file_format, input_form, trained.image.size, batch_size, key)
+                models[name] = model_facts(file_format, input_form, trained.image, batch_size, key)
     return models
 
 

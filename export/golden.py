@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 import datasets.image
 from datasets.image import load_images, normalise
@@ -48,13 +49,18 @@ def write_golden(folder: Path, run: Path, predictor: CkptPredictor) -> None:
     names = list(split["eval"])
     entries = []
     for row in telling(read_probabilities(run, split["classes"]), labels):
-        images, damaged = load_images([paths[row]], predictor.image)
-        if damaged:
-            continue
-        (probabilities,) = predictor(images)
         stem = str(len(entries))
-        file = stem + paths[row].suffix.lower()
-        shutil.copyfile(paths[row], golden / file)
+        if isinstance(paths, np.ndarray):
+            file = f"{stem}.png"
+            picture = paths[row].squeeze(-1) if paths.shape[-1] == 1 else paths[row]
+            Image.fromarray(picture).save(golden / file)
+        else:
+            file = stem + paths[row].suffix.lower()
+            if load_images([paths[row]], predictor.image)[1]:
+                continue
+            shutil.copyfile(paths[row], golden / file)
+        images, _ = load_images([golden / file], predictor.image)
+        (probabilities,) = predictor(images)
         np.save(golden / f"{stem}_image.npy", images[0])
         np.save(golden / f"{stem}_tensor.npy", normalise(images, predictor.image)[0])
         entries.append(

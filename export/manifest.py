@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 from datasets.base import InputError
+from datasets.image import ImageSpec
 from export.key import encryption_facts
 from finetune.run_folder import read_json, write_json
 
@@ -19,32 +20,33 @@ MANIFEST = "manifest.json"
 FORMAT = 2  # of the manifest; version 1 described one model file only
 
 SUFFIXES = {"MINDIR": ".mindir", "ONNX": ".onnx"}
-INPUT_FORMS = {"tensor": "mobilenetv2", "image": "mobilenetv2_image"}  # form of the input -> stem of the file
+INPUT_FORMS = {"tensor": "", "image": "_image"}  # form of the input -> what it adds to the network's name
 
 
-def model_name(file_format: str, input_form: str) -> str:
-    return INPUT_FORMS[input_form] + SUFFIXES[file_format]
+def model_name(network: str, file_format: str, input_form: str) -> str:
+    return network + INPUT_FORMS[input_form] + SUFFIXES[file_format]
 
 
 def model_facts(
-    file_format: str, input_form: str, size: tuple[int, int], batch_size: int | None = None, key: bytes | None = None
+    file_format: str, input_form: str, image: ImageSpec, batch_size: int | None = None, key: bytes | None = None
 ) -> dict:
     """What one model file wants to be given; -1 stands for any number of pictures."""
-    height, width = size
+    height, width = image.size
+    colours = "RGB" if image.channels == 3 else "grey"
     batch = batch_size or -1
     inputs = {
         "tensor": {
-            "shape": [batch, 3, height, width],
+            "shape": [batch, image.channels, height, width],
             "dtype": "float32",
             "layout": "NCHW",
-            "colour_order": "RGB",
+            "colour_order": colours,
             "scaling": "(pixel / 255 - mean_unit) / std_unit, a channel at a time",
         },
         "image": {
-            "shape": [batch, height, width, 3],
+            "shape": [batch, height, width, image.channels],
             "dtype": "uint8",
             "layout": "NHWC",
-            "colour_order": "RGB",
+            "colour_order": colours,
             "scaling": "none: pixels 0..255 as they are, the model normalises",
         },
     }
@@ -76,11 +78,7 @@ def write_manifest(folder: Path, run: Path, trained, models: dict[str, dict]) ->
         "resize_filter": "bilinear with antialiasing, then the centre is cropped; EXIF orientation applied first",
         "output": {"shape": [batch, len(trained.classes)], "dtype": "float32", "meaning": "probabilities (softmax)"},
         "confidence": confidence_facts(run),
-        "weights": {
-            "digest": trained.backbone.digest,
-            "source": trained.backbone.record.source,
-            "licence": trained.backbone.record.licence,
-        },
+        "weights": trained.weights_facts(),
         "measured": {key: read_json(run, "metrics.json")["after"][key] for key in ("accuracy", "interval", "pictures")},
         "versions": {name: metadata.version(name) for name in ("mindspore", "numpy", "pillow")},
         "files": {

@@ -18,6 +18,7 @@ from datasets.base import InputError
 from datasets.image import load_images
 from export.manifest import read_manifest
 from export.predictors import BATCH_SIZE, CkptPredictor, load_predictor
+from finetune import run_folder
 from finetune.config import load_config
 from finetune.device import init_device, usable_cores
 from finetune.run_folder import read_json
@@ -83,11 +84,11 @@ def half_of(threads: int) -> int:
     return max(1, (threads or usable_cores()) // 2)
 
 
-def evaluation_pictures(run: Path) -> tuple[list[Path], np.ndarray, dict]:
-    """(N paths, N labels, what split.json says)."""
+def evaluation_pictures(run: Path) -> tuple[list[Path] | np.ndarray, np.ndarray, dict]:
+    """(N paths or an array of N pictures, N labels, what split.json says)."""
     split = read_json(run, "split.json")
     labels = [split["classes"].index(name) for name in split["eval"].values()]
-    return [Path(split["root"], name) for name in split["eval"]], np.array(labels), split
+    return run_folder.evaluation_pictures(run), np.array(labels), split
 
 
 def judge(
@@ -172,14 +173,20 @@ def table(found: dict) -> str:
 
 
 def predict_files(
-    models: Sequence[Path], paths: Sequence[Path], batch_size: int, threads: int, key: bytes | None = None
+    models: Sequence[Path],
+    paths: Sequence[Path] | np.ndarray,
+    batch_size: int,
+    threads: int,
+    key: bytes | None = None,
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """(probabilities (N, C) a model, readable (N,)) by exported models, on the CPU."""
     init_device("CPU", threads=threads)
     return predict_with([load_predictor(model, threads, key) for model in models], paths, batch_size)
 
 
-def predict_with(predictors: Sequence, paths: Sequence[Path], batch_size: int) -> tuple[list[np.ndarray], np.ndarray]:
+def predict_with(
+    predictors: Sequence, paths: Sequence[Path] | np.ndarray, batch_size: int
+) -> tuple[list[np.ndarray], np.ndarray]:
     """The same with predictors that are loaded already."""
     pieces, readable = [[] for _ in predictors], []
     for start in range(0, len(paths), PICTURES_AT_ONCE):

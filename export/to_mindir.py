@@ -35,10 +35,11 @@ def write_mindir(
 ) -> None:
     """`input_form` as in `export.manifest`. `nn.GraphCell` runs the file with `batch_size` pictures; None: any."""
     network = Probabilities(trained.network)
-    inputs = ms.Tensor(shape=[batch_size, 3, *trained.image.size], dtype=ms.float32)
+    channels = trained.image.channels
+    inputs = ms.Tensor(shape=[batch_size, channels, *trained.image.size], dtype=ms.float32)
     if input_form == "image":
         network = FromPixels(network, trained.image)
-        inputs = ms.Tensor(shape=[batch_size, *trained.image.size, 3], dtype=ms.uint8)
+        inputs = ms.Tensor(shape=[batch_size, *trained.image.size, channels], dtype=ms.uint8)
     network.set_train(False)
     with working_in(path.parent):  # ms.export refuses names with spaces or Chinese characters
         encryption = {"enc_key": key, "enc_mode": MODE} if key else {}

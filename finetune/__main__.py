@@ -20,7 +20,7 @@ RUN_FLAGS = (
     (
         ("--dataset_path", "--data"),
         "data.dataset_path",
-        "folder of pictures: <root>/{train,eval}/<class>/* or <root>/<class>/*",
+        "folder of pictures: <root>/{train,eval}/<class>/* or <root>/<class>/*; or a name, as mnist",
     ),
     (("--pretrain_ckpt", "--weights"), "model.pretrain_ckpt", "MobileNetV2 weights, a MindSpore CKPT"),
     (("--epochs",), "train.epochs", "passes over the training rows"),
@@ -64,6 +64,17 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
             metavar="KEY=VALUE",
             help="any setting, as --set train.learning_rate=0.01",
         )
+
+    command = verbs.add_parser("compare", help="one recipe in several variants: one table, one figure")
+    command.add_argument("config", metavar="CONFIG.yaml", help="a recipe; see finetune/configs")
+    command.add_argument("--vary", required=True, metavar="KEY=VALUE,VALUE", help="as train.optimizer=adam,sgd")
+    command.add_argument("--seeds", default="1", metavar="SEED,SEED", help="the same for all variants (1)")
+    add_settings(command, RUN_FLAGS + DEVICE_FLAGS)
+    command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of all variants")
+
+    command = verbs.add_parser("shift", help="accuracy of networks from scratch on shifted pictures: a curve a run")
+    command.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="run folders")
+    command.add_argument("--pixels", type=int, default=4, help="the largest shift (4)")
 
     command = verbs.add_parser("eval", help="evaluate a run on its evaluation pictures, or on others")
     command.add_argument("run", metavar="RUN", help="a run folder")
@@ -133,6 +144,14 @@ def act(parsed: argparse.Namespace) -> None:
         print(report.write(Path(parsed.run)))
         return
 
+    if parsed.verb == "compare":
+        from finetune.compare import compare
+
+        if not parsed.seeds.replace(",", "").isdigit():
+            raise InputError(f"--seeds {parsed.seeds}: expected numbers, as in --seeds 1,2,3.")
+        compare(parsed.config, parsed.vary, [int(seed) for seed in parsed.seeds.split(",")], settings_of(parsed))
+        return
+
     config = load_config(getattr(parsed, "config", None), settings_of(parsed))
     if parsed.verb == "checks":
         from finetune import checks
@@ -143,6 +162,11 @@ def act(parsed: argparse.Namespace) -> None:
     from finetune.device import init_device
 
     device = init_device(config.platform, config.device_id, config.threads, config.seed)
+    if parsed.verb == "shift":
+        from finetune import shift
+
+        shift.show(parsed.runs, parsed.pixels)
+        return
     if parsed.verb == "eval":
         from finetune import evaluate_run
 

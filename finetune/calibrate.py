@@ -41,14 +41,13 @@ class Confidence:
     to_dict = asdict
 
 
-def calibrate(rows: Rows, valid: Rows, class_count: int, config: Config) -> Confidence | None:
-    """By heads of the same config; each stops where the validation rows say, as the real one did."""
+def calibrate(rows: Rows, valid: Rows, class_count: int, config: Config, make: Callable) -> Confidence | None:
+    """By fresh heads that `make` gives; each stops where the validation rows say, as the real one did."""
     from finetune.evaluate import Predictor  # here, because predictions by ONNX need no MindSpore
-    from finetune.networks import Head
     from finetune.train import fit
 
     def train(rows: Rows) -> Predictor:
-        head = Head(rows[0].shape[1], class_count, config.model.hidden, config.model.dropout, config.seed)
+        head = make()
         fit(head, rows, valid, config.train, class_count, config.seed, on_epoch=lambda line: None)
         return Predictor(head)
 

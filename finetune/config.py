@@ -16,25 +16,51 @@ from datasets.base import InputError
 
 @dataclass(frozen=True)
 class DataConfig:
-    dataset_path: str = "drawn"  # a folder: <root>/{train,eval}/<class>/* or <root>/<class>/*
+    dataset_path: str = "drawn"  # a folder: <root>/{train,eval}/<class>/* or <root>/<class>/*; or a known name
     valid_fraction: float = 0.1  # of the training rows, to choose the best epoch
     eval_fraction: float = 0.2  # of all rows, where the folder has no evaluation part
+    rotation: Optional[int] = None  # of each class one picture evaluates and the next validates, counted from this
     views: bool = True  # write <dataset>/features/{train,eval}_{feature,label}.npy
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    pretrain_ckpt: Optional[str] = None  # MobileNetV2 weights, a MindSpore CKPT; must be given
+    pretrain_ckpt: Optional[str] = None  # a MindSpore CKPT: the backbone's, or where a network from scratch begins
+    backbone: Optional[str] = "mobilenetv2"  # null: `network` learns from the pixels
     hidden: int = 0  # units of a hidden layer in the head; 0 is a linear head
-    dropout: float = 0.0  # share of the features set to 0 in training
+    dropout: float = 0.0  # share of the features, or of the units of each hidden layer, set to 0 in training
+    # Without a backbone:
+    network: str = "lenet5"  # lenet5, mlp
+    image_size: list[int] = field(default_factory=list)  # H, W that pictures are resized to; empty: as they are
+    layers: list[int] = field(default_factory=lambda: [120, 84])  # units of the hidden layers
+    activation: str = "relu"  # relu, sigmoid, tanh, elu, leaky_relu, prelu
+    filters: list[int] = field(default_factory=lambda: [6, 16])  # of each convolution of lenet5
+    paddings: list[int] = field(default_factory=lambda: [2, 0])  # rows of zeros around the input of each
+    kernel: int = 5
+    dilation: int = 1
+    separable: bool = False  # each filter a channel first (depthwise), then 1x1 over the channels
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How far training pictures are moved at most, anew each epoch; all 0: not at all."""
+
+    shift: float = 0.0  # pixels, each way
+    rotate: float = 0.0  # degrees, each way
+    zoom: float = 0.0  # share of the size, bigger or smaller
+    elastic: float = 0.0  # pixels a point is moved on average
+    smoothness: float = 4.0  # of the elastic field: standard deviation of its Gaussian in pixels
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     epochs: int = 30
     batch_size: int = 64
-    optimizer: str = "adam"  # adam, momentum
+    optimizer: str = "adam"  # sgd, momentum, adam, rmsprop, adadelta, adagrad
     learning_rate: float = 0.001  # the highest; a cosine leads it to 0
+    second_optimizer: Optional[str] = None  # takes over for the last part of the epochs
+    second_learning_rate: float = 0.01  # its own
+    second_part: float = 0.3  # share of the epochs it gets
     warmup_epochs: float = 1.0
     momentum: float = 0.9
     weight_decay: float = 0.0  # the optimizer's own: added to the gradient of the weights
@@ -42,8 +68,10 @@ class TrainConfig:
     l2: float = 0.01  # penalty in the loss: l2 * sum of weights**2
     label_smoothing: float = 0.0
     class_weights: str = "none"  # none, balanced
+    sampling: str = "each"  # each row once an epoch; balanced: as many draws, of each class the same number
     patience: int = 10  # epochs without a better validation loss before it stops; 0 never stops
     calibration_folds: int = 3  # heads trained beside the real one to fit its confidence; 0 leaves that out
+    augment: AugmentConfig = field(default_factory=AugmentConfig)  # pixels only
 
 
 @dataclass(frozen=True)
@@ -70,11 +98,17 @@ class Config:
     export: ExportConfig = field(default_factory=ExportConfig)
 
 
+OPTIMIZERS = ("sgd", "momentum", "adam", "rmsprop", "adadelta", "adagrad")
 CHOICES = {
     "platform": ("auto", "CPU", "GPU", "Ascend"),
     "engine": ("auto", "openvino", "mindspore"),
     "precision": ("f32", "bf16"),
-    "train.optimizer": ("adam", "momentum"),
+    "model.backbone": ("mobilenetv2",),
+    "model.network": ("lenet5", "mlp"),
+    "model.activation": ("relu", "sigmoid", "tanh", "elu", "leaky_relu", "prelu"),
+    "train.optimizer": OPTIMIZERS,
+    "train.second_optimizer": OPTIMIZERS,
+    "train.sampling": ("each", "balanced"),
     "train.class_weights": ("none", "balanced"),
     "export.file_format": ("MINDIR", "ONNX"),
     "export.input_form": ("tensor", "image"),
@@ -84,14 +118,28 @@ CHOICES = {
 BOUNDS = {
     "data.valid_fraction": (0, 0.9),
     "data.eval_fraction": (0.01, 0.9),
+    "data.rotation": (0, None),
     "device_id": (0, None),
     "threads": (0, None),
     "seed": (0, 2**32 - 1),
     "model.hidden": (0, None),
     "model.dropout": (0, 0.95),
+    "model.image_size": (1, None),
+    "model.layers": (1, None),
+    "model.filters": (1, None),
+    "model.paddings": (0, None),
+    "model.kernel": (1, None),
+    "model.dilation": (1, None),
     "train.epochs": (1, None),
     "train.batch_size": (1, None),
     "train.learning_rate": (1e-9, None),
+    "train.second_learning_rate": (1e-9, None),
+    "train.second_part": (0.01, 0.99),
+    "train.augment.shift": (0, None),
+    "train.augment.rotate": (0, 180),
+    "train.augment.zoom": (0, 0.9),
+    "train.augment.elastic": (0, None),
+    "train.augment.smoothness": (0.1, None),
     "train.warmup_epochs": (0, None),
     "train.momentum": (0, 0.9999),
     "train.weight_decay": (0, None),
@@ -180,7 +228,7 @@ def _convert(value: Any, kind: Any, key: str, where: str) -> Any:
     """A value from YAML or from the command line as its declared type; text like 1e-3 is a number."""
     optional = type(None) in typing.get_args(kind)
     if optional:
-        if value is None:
+        if value in (None, "null"):  # as YAML has it, and as it is typed after --set
             return None
         kind = next(t for t in typing.get_args(kind) if t is not type(None))
     try:
@@ -192,8 +240,9 @@ def _convert(value: Any, kind: Any, key: str, where: str) -> Any:
 
 
 def _parse(value: Any, kind: type) -> Any:
-    if kind is list:
-        return value.split(",") if isinstance(value, str) else list(value)
+    if kind is list or typing.get_origin(kind) is list:
+        values = [one for one in value.split(",") if one] if isinstance(value, str) else list(value)
+        return [_parse(one, *typing.get_args(kind)) for one in values] if typing.get_args(kind) else values
     if kind is bool:
         words = {"true": True, "yes": True, "false": False, "no": False}
         if isinstance(value, bool):
@@ -214,15 +263,15 @@ def _parse(value: Any, kind: type) -> Any:
 
 def _check(value: Any, key: str, where: str) -> None:
     choices = CHOICES.get(key)
+    low, high = BOUNDS.get(key, (None, None))
     for one in value if isinstance(value, list) else [value]:
         if choices and one not in choices:
             raise InputError(f"{where}: {key} must be one of {', '.join(choices)}, found {one!r}.")
-    low, high = BOUNDS.get(key, (None, None))
-    too_low = low is not None and not value >= low
-    too_high = high is not None and not value <= high
-    if too_low or too_high:
-        bounds = f"at least {low}" + (f" and at most {high}" if high is not None else "")
-        raise InputError(f"{where}: {key} must be {bounds}, found {value!r}.")
+        too_low = low is not None and not one >= low
+        too_high = high is not None and not one <= high
+        if too_low or too_high:
+            bounds = f"at least {low}" + (f" and at most {high}" if high is not None else "")
+            raise InputError(f"{where}: {key} must be {bounds}, found {one!r}.")
 
 
 def _build(cls, values: dict):

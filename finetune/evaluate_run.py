@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from datasets.base import InputError
-from datasets.folder import load_folder
+from datasets.image import ImageSpec, from_pixels, load_images, normalise
+from datasets.load import load
 from finetune.config import Config
 from finetune.device import Device
 from finetune.engines.choose import choose_engine
 from finetune.evaluate import evaluate
 from finetune.features import extract
-from finetune.run_folder import read_json
+from finetune.run_folder import evaluation_pictures, read_json
 from finetune.trained import load_trained
 
 log = logging.getLogger("finetune")
@@ -32,15 +33,21 @@ def show(run: Path, dataset_path: str | None, config: Config, device: Device) ->
     """
     split = read_json(run, "split.json")
     trained = load_trained(run)
-    paths, labels = _pictures(run, split, dataset_path)
-    found = extract(
-        paths, trained.backbone, choose_engine(trained.backbone, device, config), config.cache_dir, device.threads
-    )
-    for path, reason in found.damaged.items():
+    pictures, labels = _pictures(run, split, dataset_path, trained.image, config.cache_dir)
+    if trained.backbone is None:
+        images, damaged = load_images(pictures, trained.image)
+        readable = np.array([row not in damaged for row in range(len(images))])
+        damaged = {str(pictures[row]): reason for row, reason in damaged.items()}
+        rows = normalise(images, trained.image)
+    else:
+        engine = choose_engine(trained.backbone, device, config)
+        found = extract(pictures, trained.backbone, engine, config.cache_dir, device.threads)
+        rows, readable, damaged = found.rows, found.readable, found.damaged
+    for path, reason in damaged.items():
         log.warning("left out: %s: %s", path, reason)
-    if not found.readable.any():
-        raise InputError(f"{dataset_path or split['root']}: none of its {len(paths)} pictures can be read.")
-    metrics = evaluate(trained.head, found.rows[found.readable], labels[found.readable], trained.classes).metrics
+    if not readable.any():
+        raise InputError(f"{dataset_path or split['root']}: none of its {len(pictures)} pictures can be read.")
+    metrics = evaluate(trained.head, rows[readable], labels[readable], trained.classes).metrics
     low, high = metrics["interval"]
     log.info(
         "%d pictures: accuracy %.1f %%, 95 %% interval %.1f .. %.1f %%, loss %.4f",
@@ -57,12 +64,14 @@ def show(run: Path, dataset_path: str | None, config: Config, device: Device) ->
     return metrics
 
 
-def _pictures(run: Path, split: dict, dataset_path: str | None) -> tuple[list[Path], np.ndarray]:
-    """The files to evaluate and their labels in the order of the run's classes."""
+def _pictures(
+    run: Path, split: dict, dataset_path: str | None, image: ImageSpec, cache_dir: str
+) -> tuple[list[Path] | np.ndarray, np.ndarray]:
+    """The files to evaluate, or their array, and their labels in the order of the run's classes."""
     if dataset_path is None:
         labels = [split["classes"].index(name) for name in split["eval"].values()]
-        return [Path(split["root"], name) for name in split["eval"]], np.array(labels, np.int32)
-    dataset = load_folder(Path(dataset_path))
+        return evaluation_pictures(run), np.array(labels, np.int32)
+    dataset = load(dataset_path, cache_dir)
     unknown = sorted(set(dataset.classes) - set(split["classes"]))
     if unknown:
         raise InputError(
@@ -70,4 +79,5 @@ def _pictures(run: Path, split: dict, dataset_path: str | None) -> tuple[list[Pa
             "Rename or remove its folder."
         )
     to_run_label = np.array([split["classes"].index(name) for name in dataset.classes], np.int32)
-    return list(dataset.paths), to_run_label[dataset.labels]
+    pictures = list(dataset.paths) if dataset.pixels is None else from_pixels(dataset.pixels, image)
+    return pictures, to_run_label[dataset.labels]

@@ -98,7 +98,8 @@ def usable_split(dataset: Dataset, features: Features, split: Split) -> Split:
         InputError: a class has no readable picture left.
     """
     rate = f", {features.computed / features.seconds:.1f} images/s" if features.computed else ""
-    log.info("features: %d computed in %.1f s%s; the others cached", features.computed, features.seconds, rate)
+    if features.rows.ndim == 2:  # pixels, which are no features of a backbone, have more
+        log.info("features: %d computed in %.1f s%s; the others cached", features.computed, features.seconds, rate)
     for path, reason in features.damaged.items():
         log.warning("left out: %s: %s", path, reason)
     if features.damaged:

@@ -72,6 +72,7 @@ def majority_class(train_y: np.ndarray, y: np.ndarray) -> dict:
 
 def nearest_class_mean(train_x: np.ndarray, train_y: np.ndarray, x: np.ndarray, y: np.ndarray) -> dict:
     """The class whose mean training feature is nearest: what the backbone knows without training."""
+    train_x, x = train_x.reshape(len(train_x), -1), x.reshape(len(x), -1)  # pixels are features too
     means = np.stack([train_x[train_y == label].mean(0) for label in range(train_y.max() + 1)])  # (C, D)
     distances = (means**2).sum(1) - 2 * x @ means.T  # squared, less a term that is the same for all classes
     return accuracy_with_interval(distances.argmin(1), y)

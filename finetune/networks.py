@@ -1,4 +1,4 @@
-"""Networks that are trained: the head on a backbone's features, and both as one network."""
+"""Networks that are trained: the head on a backbone's features, both as one network, and two from scratch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,19 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
+from datasets.base import InputError
+from finetune.config import ModelConfig
 from pretrained.mobilenet_v2 import MobileNetV2
+
+ACTIVATIONS = {
+    "relu": nn.ReLU,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "elu": nn.ELU,
+    "leaky_relu": nn.LeakyReLU,
+    "prelu": nn.PReLU,
+}
+POOL = 2
 
 
 class Head(nn.Cell):
@@ -51,6 +63,124 @@ class Classifier(nn.Cell):
 
     def construct(self, x):
         return self.head(self.backbone(x))
+
+
+class MLP(nn.Cell):
+    """Pictures (B, ...) as rows of pixels -> logits (B, C): dense layers `fc1`, `fc2`, ... with an activation between.
+
+    Sigmoid and tanh start from N(0, 1 / inputs), where they neither saturate nor fade (LeCun, "Efficient BackProp",
+    1998), the others from N(0, 2 / inputs) (He et al., 2015).
+    """
+
+    def __init__(self, inputs: int, class_count: int, config: ModelConfig, rng: np.random.Generator):
+        super().__init__()
+        self.flatten = nn.Flatten()
+        sizes = [inputs, *config.layers, class_count]
+        gain = gain_of(config.activation)
+        layers = []
+        for number, (before, after) in enumerate(zip(sizes, sizes[1:]), 1):
+            last = number == len(sizes) - 1
+            layer = dense(before, after, rng, scale=((1 if last else gain) / before) ** 0.5)
+            setattr(self, f"fc{number}", layer)
+            layers.append(layer)
+            if not last:
+                activation = ACTIVATIONS[config.activation]()
+                setattr(self, f"activation{number}", activation)
+                layers.append(activation)
+                if config.dropout:
+                    dropout = nn.Dropout(p=config.dropout)
+                    setattr(self, f"dropout{number}", dropout)  # or set_train would not reach it
+                    layers.append(dropout)
+        self.steps = tuple(layers)
+
+    def construct(self, x):
+        x = self.flatten(x)
+        for step in self.steps:
+            x = step(x)
+        return x
+
+
+class LeNet5(nn.Cell):
+    """Pictures (B, channels, H, W) -> logits (B, C): convolutions with 2x2 max pooling, then dense layers.
+
+    Y. LeCun et al., "Gradient-Based Learning Applied to Document Recognition", 1998, as the model zoo has it: ReLU, max
+    pooling, no biases in the convolutions, parameters `conv1`, `conv2`, ..., `fc1`, `fc2`, `fc3`. With 28x28 pictures
+    and paddings [2, 0] the shapes are (6, 28, 28), (6, 14, 14), (16, 10, 10), (16, 5, 5), 120, 84, C. Pooling comes
+    before the activation: for one that rises it is the same, and a quarter of the work.
+
+    Raises:
+        InputError: nothing is left of the picture before the dense layers.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], class_count: int, config: ModelConfig, rng: np.random.Generator):
+        super().__init__()
+        if len(config.filters) != len(config.paddings):
+            raise InputError(f"model.filters {config.filters} and model.paddings {config.paddings} differ in length.")
+        channels, *sides = shape
+        steps = []
+        for number, (filters, padding) in enumerate(zip(config.filters, config.paddings), 1):
+            block = convolution(channels, filters, padding, config, rng)
+            activation = ACTIVATIONS[config.activation]()
+            setattr(self, f"conv{number}", block)
+            setattr(self, f"conv_activation{number}", activation)
+            steps += [block, nn.MaxPool2d(POOL, POOL), activation]
+            channels = filters
+            sides = [(side + 2 * padding - config.dilation * (config.kernel - 1)) // POOL for side in sides]
+            if min(sides) < 1:
+                raise InputError(
+                    f"lenet5: nothing is left of pictures of {shape[1:]} after convolution {number}. Use larger "
+                    "model.image_size or model.paddings, or fewer model.filters."
+                )
+        self.steps = tuple(steps)
+        self.classifier = MLP(channels * sides[0] * sides[1], class_count, config, rng)
+        for parameter in self.classifier.get_parameters():
+            parameter.name = parameter.name.removeprefix("classifier.")  # fc1, as in the zoo
+
+    def construct(self, x):
+        for step in self.steps:
+            x = step(x)
+        return self.classifier(x)
+
+
+def convolution(inputs: int, outputs: int, padding: int, config: ModelConfig, rng: np.random.Generator) -> nn.Cell:
+    """A convolution from N(0, gain / inputs), without bias; or depthwise and 1x1 (Sifre, 2014)."""
+    gain = gain_of(config.activation)
+
+    def layer(inputs: int, outputs: int, kernel: int, group: int, padding: int, dilation: int) -> nn.Conv2d:
+        fan_in = inputs // group * kernel**2
+        weights = rng.normal(0, (gain / fan_in) ** 0.5, (outputs, inputs // group, kernel, kernel)).astype(np.float32)
+        return nn.Conv2d(
+            inputs,
+            outputs,
+            kernel,
+            pad_mode="pad",
+            padding=padding,
+            dilation=dilation,
+            group=group,
+            weight_init=ms.Tensor(weights),
+        )
+
+    if not config.separable:
+        return layer(inputs, outputs, config.kernel, 1, padding, config.dilation)
+    return nn.SequentialCell(
+        layer(inputs, inputs, config.kernel, inputs, padding, config.dilation), layer(inputs, outputs, 1, 1, 0, 1)
+    )
+
+
+def gain_of(activation: str) -> float:
+    return 1.0 if activation in ("sigmoid", "tanh") else 2.0
+
+
+def from_scratch(config: ModelConfig, shape: tuple[int, int, int], class_count: int, seed: int) -> nn.Cell:
+    """A fresh network for pictures of `shape` (channels, H, W). Two of one seed are equal bit for bit.
+
+    Raises:
+        InputError: the layers do not fit the pictures.
+    """
+    rng = np.random.default_rng(seed)
+    if config.network == "mlp":
+        return MLP(int(np.prod(shape)), class_count, config, rng)
+    return LeNet5(shape, class_count, config, rng)
 
 
 class Probabilities(nn.Cell):

@@ -18,16 +18,16 @@ from matplotlib import font_manager
 from matplotlib.figure import Figure
 from PIL import Image
 
-from datasets.image import DamagedPicture, read
-from finetune.run_folder import read_json
+from datasets.image import DamagedPicture, read, to_rgb
+from finetune.run_folder import evaluation_pictures, read_json
 
 GRID_PICTURES = 8
 GRID_SEED = 0
-ROWS = {  # of the accuracy table: key in metrics.json -> label
+ROWS = {  # of the accuracy table: key in metrics.json -> label; {} is what was trained, the head or the network
     "majority_class": "always the most frequent class",
     "nearest_class_mean": "nearest class mean",
-    "before": "before: fresh head",
-    "after": "after: trained head",
+    "before": "before: fresh {}",
+    "after": "after: trained {}",
 }
 GREEN, RED, BLUE, GREY = "#1a7f37", "#cf222e", "#0969da", "#6e7781"
 
@@ -39,8 +39,8 @@ CJK_FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "Microsoft YaHei", "PingFang SC
 def write(run: Path) -> Path:
     """Draw all figures of a run, then the page that shows them."""
     metrics = read_json(run, "metrics.json")
-    root = Path(read_json(run, "split.json")["root"])
-    predictions = _read_csv(run / "predictions.csv")
+    pictures = evaluation_pictures(run)
+    predictions = [{**row, "picture": one} for row, one in zip(_read_csv(run / "predictions.csv"), pictures)]
     history = _read_csv(run / "results.csv")
     (run / "figures").mkdir(exist_ok=True)
     installed = {font.name for font in font_manager.fontManager.ttflist}
@@ -49,13 +49,13 @@ def write(run: Path) -> Path:
         {"font.family": fonts, "font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
     ):
         figures = {
-            "before_after": draw_before_after(predictions, metrics, root),
+            "before_after": draw_before_after(predictions, metrics),
             "curves": draw_curves(history, metrics["best_epoch"]),
             "confusion": draw_confusion(np.array(metrics["after"]["confusion"]), metrics["classes"]),
         }
         wrong = [row for row in predictions if row["predicted"] != row["true"]]
         if wrong:
-            figures["mistakes"] = draw_mistakes(wrong, root)
+            figures["mistakes"] = draw_mistakes(wrong)
         for name, figure in figures.items():
             figure.savefig(run / "figures" / f"{name}.png", dpi=110, bbox_inches="tight", facecolor="white")
     page = run / "report.html"
@@ -68,12 +68,19 @@ def summary(metrics: dict) -> str:
     lines = [f"{metrics['after']['pictures']:>5} evaluation pictures         accuracy   95 % interval"]
     for key, label in ROWS.items():
         low, high = (100 * bound for bound in metrics[key]["interval"])
-        lines.append(f"{label:32} {100 * metrics[key]['accuracy']:7.1f} %   {low:.1f} to {high:.1f} %")
+        lines.append(
+            f"{label.format(trained(metrics)):32} {100 * metrics[key]['accuracy']:7.1f} %   {low:.1f} to {high:.1f} %"
+        )
     phases = ", ".join(f"{name} {seconds:.1f}" for name, seconds in metrics["seconds"].items())
     return "\n".join(["", *lines, "", f"seconds: {phases}"])
 
 
-def draw_before_after(predictions: Sequence[dict], metrics: dict, root: Path) -> Figure:
+def trained(metrics: dict) -> str:
+    """What was trained: the head on a backbone, or the network."""
+    return metrics.get("trained", "head")
+
+
+def draw_before_after(predictions: Sequence[dict], metrics: dict) -> Figure:
     """The same seeded evaluation pictures twice: above as the fresh head sees them, below the trained one."""
     count = min(GRID_PICTURES, len(predictions))
     chosen = np.random.default_rng(GRID_SEED).permutation(len(predictions))[:count]
@@ -81,31 +88,31 @@ def draw_before_after(predictions: Sequence[dict], metrics: dict, root: Path) ->
     figure = Figure(figsize=(2.2 * count, 6.6), layout="constrained")
     panels = figure.subfigures(2, 1)
     for panel, title, key, prefix in (
-        (panels[0], "Before: fresh head", "before", "before_"),
-        (panels[1], "After: trained head", "after", ""),
+        (panels[0], f"Before: fresh {trained(metrics)}", "before", "before_"),
+        (panels[1], f"After: trained {trained(metrics)}", "after", ""),
     ):
         accuracy = 100 * metrics[key]["accuracy"]
         panel.suptitle(f"{title}, {accuracy:.1f} % of {metrics[key]['pictures']} right", fontsize=18, fontweight="bold")
         for axis, row in zip(panel.subplots(1, count, squeeze=False).ravel(), rows):
-            draw_picture(axis, row, prefix, root)
+            draw_picture(axis, row, prefix)
     return figure
 
 
-def draw_mistakes(wrong: Sequence[dict], root: Path) -> Figure:
+def draw_mistakes(wrong: Sequence[dict]) -> Figure:
     """The wrong answers of the trained head, the surest first."""
     shown = sorted(wrong, key=lambda row: -float(row["confidence"]))[:GRID_PICTURES]
     figure = Figure(figsize=(max(2.2 * len(shown), 4), 3.3), layout="constrained")
     figure.suptitle(f"{len(shown)} of {len(wrong)} wrong answers, the surest first", fontsize=18, fontweight="bold")
     for axis, row in zip(figure.subplots(1, len(shown), squeeze=False).ravel(), shown):
-        draw_picture(axis, row, "", root)
+        draw_picture(axis, row, "")
     return figure
 
 
-def draw_picture(axis, row: dict, prefix: str, root: Path) -> None:
+def draw_picture(axis, row: dict, prefix: str) -> None:
     """One picture with a green or red frame; below it what was said, how surely, and what is true."""
     predicted, confidence = row[f"{prefix}predicted"], float(row[f"{prefix}confidence"])
     colour = GREEN if predicted == row["true"] else RED
-    axis.imshow(_square(root / row["path"]))
+    axis.imshow(_square(row["picture"]))
     axis.set_xticks([])
     axis.set_yticks([])
     for spine in axis.spines.values():
@@ -162,10 +169,13 @@ def draw_confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
     return figure
 
 
-def _square(path: Path, side: int = 220) -> np.ndarray:
+def _square(source: Path | np.ndarray, side: int = 220) -> np.ndarray:
     """A small square view of a picture; grey where the file has gone since."""
     try:
-        picture = read(path.read_bytes())
+        if isinstance(source, np.ndarray):
+            picture = to_rgb(Image.fromarray(source.squeeze(-1) if source.shape[-1] == 1 else source))
+        else:
+            picture = read(source.read_bytes())
     except (OSError, DamagedPicture):
         return np.full((side, side, 3), 200, np.uint8)
     short = min(picture.size)
@@ -210,7 +220,7 @@ def _page(run: Path, metrics: dict, figures: Sequence[str]) -> str:
     sections = [f"<h1>{html.escape(run.resolve().name)}</h1>"]
     sections.append(f'<p class="quiet">{after["pictures"]} evaluation pictures, {len(metrics["classes"])} classes</p>')
     sections.append(
-        f'<div class="numbers"><div>before<b>{100 * before["accuracy"]:.1f} %</b>fresh head</div>'
+        f'<div class="numbers"><div>before<b>{100 * before["accuracy"]:.1f} %</b>fresh {trained(metrics)}</div>'
         f"<div>after<b>{100 * after['accuracy']:.1f} %</b>95 % interval {low:.1f} to {high:.1f} %</div></div>"
     )
     for name in figures:
@@ -232,7 +242,7 @@ def _page(run: Path, metrics: dict, figures: Sequence[str]) -> str:
 
 def _accuracy_table(metrics: dict) -> str:
     rows = "".join(
-        f"<tr><td>{label}<td>{100 * metrics[key]['accuracy']:.1f} %"
+        f"<tr><td>{label.format(trained(metrics))}<td>{100 * metrics[key]['accuracy']:.1f} %"
         f"<td>{100 * metrics[key]['interval'][0]:.1f} to {100 * metrics[key]['interval'][1]:.1f} %"
         for key, label in ROWS.items()
     )

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from datasets.base import Dataset, InputError, Split
@@ -23,18 +24,19 @@ from finetune.config import Config
 from finetune.device import Device
 from finetune.engines.choose import choose_engine
 from finetune.evaluate import evaluate, write_predictions
-from finetune.features import extract, usable_split, write_views
+from finetune.features import Features, extract, usable_split, write_views
 from finetune.metrics import majority_class, nearest_class_mean
 from finetune.networks import Head
+from finetune.scratch import extract_pixels, make_network, write_pictures
 from finetune.train import fit
-from finetune.trained import save_trained
+from finetune.trained import save_from_scratch, save_trained
 from pretrained.weights import Backbone, load_backbone
 
 log = logging.getLogger("finetune")
 
 NEXT_STEPS = """
 Next:
-  python -m finetune run --dataset_path YOUR_PICTURES --pretrain_ckpt {ckpt}
+  python -m finetune run {arguments}
   python -m finetune predict {run} PHOTO.jpg
   python -m export verify {run}"""
 
@@ -45,7 +47,9 @@ def run(config: Config, device: Device) -> Path:
     started = time.perf_counter()
     export(folder, config)
     log.info("export and comparison: %.1f s", time.perf_counter() - started)
-    log.info(NEXT_STEPS.format(run=folder, ckpt=config.model.pretrain_ckpt))
+    ckpt = config.model.pretrain_ckpt
+    again = f"--dataset_path YOUR_PICTURES --pretrain_ckpt {ckpt}" if ckpt else f"{folder / 'config.yaml'}"
+    log.info(NEXT_STEPS.format(run=folder, arguments=again))
     return folder
 
 
@@ -59,47 +63,40 @@ def train(config: Config, device: Device) -> Path:
     log_inputs(device, dataset, backbone, split)
     clock.lap("load")
 
-    found = extract(dataset.paths, backbone, choose_engine(backbone, device, config), config.cache_dir, device.threads)
+    found, make, save = (on_backbone if backbone else on_pixels)(config, device, dataset, backbone, split, folder)
     split = usable_split(dataset, found, split)
-    if config.data.views:
+    if backbone and config.data.views:
         write_views(dataset, found, split)
     write_split(folder / "split.json", dataset, split)
     clock.lap("features")
 
-    x, y = found.rows, dataset.labels
-    head = Head(backbone.feature_size, len(dataset.classes), config.model.hidden, config.model.dropout, config.seed)
-    before = evaluate(head, x[split.eval], y[split.eval], dataset.classes)
+    train_rows, valid_rows, eval_rows = ((found.rows[rows], dataset.labels[rows]) for rows in vars(split).values())
+    network = make()
+    before = evaluate(network, *eval_rows, dataset.classes)
     baselines = {
-        "majority_class": majority_class(y[split.train], y[split.eval]),
-        "nearest_class_mean": nearest_class_mean(x[split.train], y[split.train], x[split.eval], y[split.eval]),
+        "majority_class": majority_class(train_rows[1], eval_rows[1]),
+        "nearest_class_mean": nearest_class_mean(*train_rows, *eval_rows),
     }
     clock.lap("before")
 
-    fitted = fit(
-        head,
-        (x[split.train], y[split.train]),
-        (x[split.valid], y[split.valid]),
-        config.train,
-        len(dataset.classes),
-        config.seed,
-        log.info,
-    )
-    save_trained(folder, backbone, head)
+    class_count = len(dataset.classes)
+    fitted = fit(network, train_rows, valid_rows, config.train, class_count, config.seed, log.info)
+    save(split, network)
     run_folder.write_csv(folder / "results.csv", [row.to_dict() for row in fitted.history])
     clock.lap("training")
 
-    confidence = calibrate(
-        (x[split.train], y[split.train]), (x[split.valid], y[split.valid]), len(dataset.classes), config
-    )
+    confidence = calibrate(train_rows, valid_rows, class_count, config, make)
     log.info(in_words(confidence))
     clock.lap("calibration")
 
-    after = evaluate(head, x[split.eval], y[split.eval], dataset.classes)
+    after = evaluate(network, *eval_rows, dataset.classes)
     write_predictions(folder / "predictions.csv", dataset, split.eval, before, after)
     clock.lap("after")
 
     numbers = {
         "classes": list(dataset.classes),
+        "trained": "head" if backbone else "network",
+        "parameters": sum(parameter.size for parameter in network.trainable_params()),
         "best_epoch": fitted.best_epoch,
         "before": before.metrics,
         **baselines,
@@ -108,8 +105,9 @@ def train(config: Config, device: Device) -> Path:
         "damaged": found.damaged,
         "features": {
             "computed": found.computed,
-            "cached": len(dataset) - found.computed - len(found.damaged),
+            "cached": len(dataset) - found.computed - len(found.damaged) if backbone else 0,
         },
+        "peak_memory_mb": run_folder.peak_memory_mb(),
         "seconds": clock.seconds,
     }
     run_folder.write_json(folder / "metrics.json", numbers)
@@ -121,9 +119,42 @@ def train(config: Config, device: Device) -> Path:
     return folder
 
 
+def on_backbone(
+    config: Config, device: Device, dataset: Dataset, backbone: Backbone, split: Split, folder: Path
+) -> tuple[Features, Callable, Callable]:
+    """(features, a function that gives a fresh head, one that saves the trained head with its backbone)."""
+    engine = choose_engine(backbone, device, config)
+    found = extract(dataset.paths, backbone, engine, config.cache_dir, device.threads)
+    classes, model = len(dataset.classes), config.model
+    return (
+        found,
+        lambda: Head(backbone.feature_size, classes, model.hidden, model.dropout, config.seed),
+        lambda split, head: save_trained(folder, backbone, head),
+    )
+
+
+def on_pixels(
+    config: Config, device: Device, dataset: Dataset, backbone: None, split: Split, folder: Path
+) -> tuple[Features, Callable, Callable]:
+    """The same without a backbone: pixels are the features, and a whole network is trained and saved."""
+    found, spec = extract_pixels(dataset, split, config.model)
+
+    def save(split: Split, network) -> None:
+        save_from_scratch(folder, network, config.model.network, spec)
+        write_pictures(folder, dataset, split.eval, spec)
+
+    return found, lambda: make_network(config, spec, len(dataset.classes)), save
+
+
 def features(config: Config, device: Device) -> None:
-    """Only fill the cache and write the views."""
+    """Only fill the cache and write the views.
+
+    Raises:
+        InputError: there is no backbone to compute them.
+    """
     dataset, backbone, split = load_inputs(config)
+    if backbone is None:
+        raise InputError("model.backbone is null: without a backbone there are no features to compute.")
     log_inputs(device, dataset, backbone, split)
     found = extract(dataset.paths, backbone, choose_engine(backbone, device, config), config.cache_dir, device.threads)
     split = usable_split(dataset, found, split)
@@ -131,24 +162,32 @@ def features(config: Config, device: Device) -> None:
         write_views(dataset, found, split)
 
 
-def load_inputs(config: Config) -> tuple[Dataset, Backbone, Split]:
+def load_inputs(config: Config) -> tuple[Dataset, Backbone | None, Split]:
     """Check what was given before anything is written.
 
     Raises:
         InputError: something is missing or cannot be used.
     """
-    if not config.model.pretrain_ckpt:
+    if config.model.backbone and not config.model.pretrain_ckpt:
         raise InputError(
             "Give the backbone's weights with --pretrain_ckpt FILE.ckpt, a MindSpore CKPT of MobileNetV2; README.md "
             "says where to find one. Without --dataset_path the drawn sample set is used."
         )
     dataset = load(config.data.dataset_path, config.cache_dir)
-    split = make_split(dataset, config.data.valid_fraction, config.data.eval_fraction, config.seed)
-    backbone = load_backbone(config.model.pretrain_ckpt)
-    return dataset, backbone, split
+    split = make_split(
+        dataset, config.data.valid_fraction, config.data.eval_fraction, config.seed, config.data.rotation
+    )
+    if not config.model.backbone:
+        return dataset, None, split
+    if dataset.paths is None:
+        raise InputError(
+            f"{dataset.name}: arrays of pixels; a backbone wants pictures in folders. Use a recipe without a backbone "
+            "(finetune/configs), or give --dataset_path a folder of pictures."
+        )
+    return dataset, load_backbone(config.model.pretrain_ckpt), split
 
 
-def log_inputs(device: Device, dataset: Dataset, backbone: Backbone, split: Split) -> None:
+def log_inputs(device: Device, dataset: Dataset, backbone: Backbone | None, split: Split) -> None:
     log.info("device: %s, %d threads; kernel guard %s", device.platform, device.threads, device.kernel_guard)
     log.info(
         "pictures: %s, %d in %d classes (%s)",
@@ -158,7 +197,8 @@ def log_inputs(device: Device, dataset: Dataset, backbone: Backbone, split: Spli
         ", ".join(dataset.classes),
     )
     log.info("split: %d train, %d validation, %d evaluation", *(len(rows) for rows in vars(split).values()))
-    log.info("weights: %s, width %s; facts: %s", backbone.path, backbone.record.width, backbone.facts_from)
+    if backbone:
+        log.info("weights: %s, width %s; facts: %s", backbone.path, backbone.record.width, backbone.facts_from)
 
 
 def export(folder: Path, config: Config) -> None:

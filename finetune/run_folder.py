@@ -17,11 +17,15 @@ from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
+
 from datasets.base import InputError
 from finetune.config import Config, to_yaml
 from finetune.device import Device
 
 PACKAGES = ("mindspore", "numpy", "pillow", "matplotlib", "openvino")
+
+PICTURES = Path("pictures", "eval.npy")  # of data sets that are no files
 
 log = logging.getLogger("finetune")
 
@@ -100,6 +104,16 @@ def _git_revision() -> str | None:
     return done.stdout.strip() or None
 
 
+def peak_memory_mb() -> int | None:
+    """The most memory this process has had, in MB; None where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6)
+
+
 def write_json(path: Path, facts: dict) -> None:
     path.write_text(json.dumps(facts, ensure_ascii=False, indent=1), encoding="utf-8")
 
@@ -110,6 +124,14 @@ def write_csv(path: Path, rows: Iterable[Mapping]) -> None:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+
+
+def evaluation_pictures(run: Path) -> list[Path] | np.ndarray:
+    """The evaluation pictures in the order of split.json: N files, or uint8 (N, H, W, channels)."""
+    split = read_json(run, "split.json")
+    if (run / PICTURES).is_file():
+        return np.load(run / PICTURES)
+    return [Path(split["root"], name) for name in split["eval"]]
 
 
 def read_json(run: Path, name: str) -> dict:

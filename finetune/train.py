@@ -2,21 +2,24 @@
 
 All rows stay on the device; a step is told which rows to take. The last batch of an epoch is filled
 up with rows of weight 0, so that no row is dropped. One graph is compiled, and it takes many steps a
-call: a step of a head is shorter than the way from Python to the graph and back.
+call: a step of a head is shorter than the way from Python to the graph and back. A second optimizer is
+a second phase of the same loop.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
 from datasets.base import InputError
+from finetune import augment
 from finetune.config import TrainConfig
 from finetune.evaluate import Predictor
 from finetune.metrics import cross_entropy
@@ -112,22 +115,22 @@ def fit(
     """
     x, y = train
     steps = math.ceil(len(x) / config.batch_size)
-    rates = learning_rates(config, steps)
-    train_steps = TrainSteps(TrainStep(network, make_optimizer(network, config, rates), config))
     device_x, device_y = ms.Tensor(x), ms.Tensor(y)
     row_weights = class_weights(y, class_count, config.class_weights)[y]
     predictor = Predictor(network)
-    rng = np.random.default_rng(seed)
+    rng, augment_rng = np.random.default_rng(seed), np.random.default_rng([seed, 1])
 
     history, best, best_loss, best_epoch = [], None, math.inf, 0
-    for epoch in range(1, config.epochs + 1):
+    for phase, epoch, train_steps, rate in epochs_of(network, config, steps):
         started = time.perf_counter()
+        if augment.is_on(config.augment):
+            device_x = ms.Tensor(augment.augment(x, config.augment, augment_rng))
+        order = draw_order(y, config.sampling, rng)
         network.set_train(True)
-        loss, accuracy = train_epoch(train_steps, device_x, device_y, row_weights, config.batch_size, rng)
+        loss, accuracy = train_epoch(train_steps, device_x, device_y, row_weights, config.batch_size, order)
         network.set_train(False)
         valid_loss, valid_accuracy = judge(predictor, *valid)
         seconds = time.perf_counter() - started
-        rate = float(rates[epoch * steps - 1])
         history.append(EpochRow(epoch, loss, accuracy, valid_loss, valid_accuracy, rate, seconds))
         on_epoch(log_line(history[-1], config.epochs, steps))
 
@@ -135,7 +138,7 @@ def fit(
         if not math.isfinite(loss):
             raise InputError(
                 f"The training loss became {loss} in epoch {epoch}. Lower train.learning_rate "
-                f"(now {config.learning_rate}), for example --set train.learning_rate={config.learning_rate / 10:g}."
+                f"(now {phase.learning_rate}), for example --set train.learning_rate={phase.learning_rate / 10:g}."
             )
         if judged < best_loss:
             best_loss, best_epoch = judged, epoch
@@ -147,14 +150,51 @@ def fit(
     return Fitted(tuple(history), best_epoch)
 
 
-def train_epoch(train_steps, x, y, row_weights: np.ndarray, batch_size: int, rng) -> tuple[float, float]:
-    """Each row once, in random order. Returns (mean loss, accuracy) over the rows."""
+def epochs_of(
+    network: nn.Cell, config: TrainConfig, steps: int
+) -> Iterator[tuple[TrainConfig, int, TrainSteps, float]]:
+    """(phase, epoch from 1, its training steps, learning rate at its last step); an optimizer a phase."""
+    epoch = 0
+    for phase in phases(config):
+        rates = learning_rates(phase, steps)
+        train_steps = TrainSteps(TrainStep(network, make_optimizer(network, phase, rates), phase))
+        for last_step in range(steps - 1, len(rates), steps):
+            epoch += 1
+            yield phase, epoch, train_steps, float(rates[last_step])
+
+
+def phases(config: TrainConfig) -> list[TrainConfig]:
+    """The whole training, or its two parts, each with its own optimizer, learning rate and number of epochs."""
+    second = min(round(config.second_part * config.epochs), config.epochs - 1)
+    if config.second_optimizer is None or not second:
+        return [config]
+    return [
+        replace(config, epochs=config.epochs - second),
+        replace(
+            config,
+            epochs=second,
+            optimizer=config.second_optimizer,
+            learning_rate=config.second_learning_rate,
+            warmup_epochs=0.0,
+        ),
+    ]
+
+
+def draw_order(y: np.ndarray, sampling: str, rng: np.random.Generator) -> np.ndarray:
+    """int (N,), the rows of an epoch: each once, or N draws in which every class is equally likely."""
+    if sampling == "each":
+        return rng.permutation(len(y))
+    chance = 1 / np.bincount(y)[y]
+    return rng.choice(len(y), len(y), p=chance / chance.sum())
+
+
+def train_epoch(train_steps, x, y, row_weights: np.ndarray, batch_size: int, order) -> tuple[float, float]:
+    """The rows `order` (N,) once. Returns (mean loss, accuracy) over them."""
     count = len(row_weights)
     steps = math.ceil(count / batch_size)
     steps_a_call = min(steps, STEPS_A_CALL)
     rows = np.zeros((math.ceil(steps / steps_a_call) * steps_a_call, batch_size), np.int32)
     weights = np.zeros(rows.shape, np.float32)
-    order = rng.permutation(count)
     rows.flat[:count] = order
     weights.flat[:count] = row_weights[order]
 
@@ -165,7 +205,7 @@ def train_epoch(train_steps, x, y, row_weights: np.ndarray, batch_size: int, rng
         sums.append(train_steps(x, y, ms.Tensor(rows[batches]), ms.Tensor(weights[batches]), real))
     loss_sum = sum(float(loss.asnumpy()) for loss, _ in sums)
     correct_sum = sum(float(correct.asnumpy()) for _, correct in sums)
-    return loss_sum / float(row_weights.sum()), correct_sum / count
+    return loss_sum / float(row_weights[order].sum()), correct_sum / count
 
 
 def judge(predictor: Predictor, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
@@ -192,9 +232,15 @@ def make_optimizer(network: nn.Cell, config: TrainConfig, rates: np.ndarray) -> 
     rest = [p for p in network.trainable_params() if p.ndim < 2]
     groups = [{"params": weights, "weight_decay": config.weight_decay}, {"params": rest}]
     schedule = [float(rate) for rate in rates]
-    if config.optimizer == "adam":
-        return nn.Adam(groups, learning_rate=schedule)
-    return nn.Momentum(groups, learning_rate=schedule, momentum=config.momentum)
+    make = {
+        "sgd": nn.SGD,
+        "momentum": partial(nn.Momentum, momentum=config.momentum),
+        "adam": nn.Adam,
+        "rmsprop": nn.RMSProp,
+        "adadelta": nn.Adadelta,
+        "adagrad": nn.Adagrad,
+    }[config.optimizer]
+    return make(groups, learning_rate=schedule)
 
 
 def decayed(network: nn.Cell) -> list[ms.Parameter]:

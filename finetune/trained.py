@@ -1,49 +1,74 @@
 """The trained network of a run folder: written once at the end of training, read by everybody after.
 
-One CKPT holds backbone and head under the model zoo's parameter names, and the facts of its weights
-lie beside it as YAML. It is also a valid --pretrain_ckpt for the next fine-tuning.
+One CKPT holds backbone and head under the model zoo's parameter names, or a whole network from scratch, and the
+facts of its weights lie beside it as YAML. It is also a valid --pretrain_ckpt for the next training.
 """
 
 from __future__ import annotations
 
+import hashlib
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 import mindspore as ms
 import yaml
+from mindspore import nn
 
+from datasets.base import InputError
 from datasets.image import ImageSpec
-from finetune.config import load_config
-from finetune.networks import Classifier, Head
+from finetune.config import ModelConfig, load_config
+from finetune.networks import Classifier, Head, from_scratch
 from finetune.run_folder import read_json
-from pretrained.weights import Backbone, facts_file, load_backbone, load_strict, read_ckpt
+from pretrained.weights import Backbone, facts_file, find_file, load_backbone, load_strict, read_ckpt
 
-CKPT = Path("ckpt", "mobilenetv2_best.ckpt")
+MOBILENETV2 = "mobilenetv2"
+OWN_SOURCE, OWN_LICENCE = "trained from scratch", "that of whoever trained it"
 
 
 @dataclass(frozen=True)
 class Trained:
     """What a run has learnt, ready to predict."""
 
-    network: Classifier  # float32 (B, 3, H, W) -> logits (B, C)
-    backbone: Backbone
-    head: Head
+    network: nn.Cell  # float32 (B, channels, H, W) -> logits (B, C)
+    backbone: Backbone | None  # None: from scratch
+    head: nn.Cell  # what was trained: on the backbone's features, or the whole network
     classes: tuple[str, ...]
     image: ImageSpec
+    name: str = MOBILENETV2  # what its files are called
+    digest: str = ""  # sha256 of the CKPT of a network from scratch
+
+    def weights_facts(self) -> dict:
+        """Of its weights: for the manifest."""
+        if self.backbone is None:
+            return {"digest": self.digest, "source": OWN_SOURCE, "licence": OWN_LICENCE}
+        record = self.backbone.record
+        return {"digest": self.backbone.digest, "source": record.source, "licence": record.licence}
+
+
+def ckpt_path(run: Path, name: str) -> Path:
+    return run / "ckpt" / f"{name}_best.ckpt"
 
 
 def save_trained(run: Path, backbone: Backbone, head: Head) -> Path:
     """Write backbone and head into one CKPT, and the facts of the weights beside it."""
-    path = run / CKPT
+    facts = {**backbone.record.to_dict(), "name": run.name, "url": None, "sha256": None}
+    facts["source"] = f"fine-tuned from {backbone.path.name} ({backbone.record.source})"
+    return save(ckpt_path(run, MOBILENETV2), Classifier(backbone.network, head), facts)
+
+
+def save_from_scratch(run: Path, network: nn.Cell, name: str, image: ImageSpec) -> Path:
+    """Write a whole network into one CKPT, and how its pictures are prepared beside it."""
+    facts = {"name": run.name, "network": name, "image": image.to_dict(), "source": OWN_SOURCE}
+    return save(ckpt_path(run, name), network, facts)
+
+
+def save(path: Path, network: nn.Cell, facts: dict) -> Path:
     path.parent.mkdir(exist_ok=True)
-    network = Classifier(backbone.network, head)
     temporary = path.with_name("unfinished.ckpt")
     temporary.unlink(missing_ok=True)
     ms.save_checkpoint([{"name": p.name, "data": p} for p in network.get_parameters()], str(temporary))
     temporary.chmod(stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP | stat.S_IROTH)  # MindSpore writes 0400
-    facts = {**backbone.record.to_dict(), "name": run.name, "url": None, "sha256": None}
-    facts["source"] = f"fine-tuned from {backbone.path.name} ({backbone.record.source})"
     facts_file(path).write_text(yaml.safe_dump(facts, allow_unicode=True, sort_keys=False), encoding="utf-8")
     temporary.replace(path)
     return path
@@ -57,9 +82,26 @@ def load_trained(run: Path) -> Trained:
     """
     classes = tuple(read_json(run, "split.json")["classes"])
     config = load_config(str(run / "config.yaml"))
-    backbone = load_backbone(run / CKPT)
+    if config.model.backbone is None:
+        return load_from_scratch(run, config.model, classes)
+    path = ckpt_path(run, MOBILENETV2)
+    backbone = load_backbone(path)
     head = Head(backbone.feature_size, len(classes), config.model.hidden)
     wanted = {parameter.name for parameter in head.get_parameters()}
-    load_strict(head, {name: v for name, v in read_ckpt(run / CKPT).items() if name in wanted}, run / CKPT)
+    load_strict(head, {name: v for name, v in read_ckpt(path).items() if name in wanted}, path)
     head.set_train(False)
     return Trained(Classifier(backbone.network, head), backbone, head, classes, backbone.record.image)
+
+
+def load_from_scratch(run: Path, config: ModelConfig, classes: tuple[str, ...]) -> Trained:
+    path = find_file(ckpt_path(run, config.network))
+    try:
+        facts = yaml.safe_load(facts_file(path).read_text(encoding="utf-8"))
+        image = ImageSpec.from_dict(facts["image"])
+    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise InputError(f"{facts_file(path)}: missing or damaged ({error}). Repeat the run.") from error
+    network = from_scratch(config, (image.channels, *image.size), len(classes), seed=0)
+    load_strict(network, read_ckpt(path), path, f"Repeat the run: {run / 'config.yaml'} has its settings.")
+    network.set_train(False)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Trained(network, None, network, classes, image, config.network, digest)

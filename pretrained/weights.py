@@ -115,8 +115,8 @@ def facts_file(path: Path) -> Path:
     return path.with_name(path.name + ".yaml")
 
 
-def load_strict(network: nn.Cell, parameters: dict[str, np.ndarray], path: Path) -> None:
-    """Set every parameter of the network, or none.
+def load_strict(network: nn.Cell, parameters: dict[str, np.ndarray], path: Path, remedy: str = "") -> None:
+    """Set every parameter of the network, or none. `remedy` says what to do about differences.
 
     Raises:
         InputError: lists the names that are missing, unexpected or of another shape.
@@ -130,7 +130,7 @@ def load_strict(network: nn.Cell, parameters: dict[str, np.ndarray], path: Path)
         if name in parameters and parameters[name].shape != tuple(wanted[name].shape)
     ]
     if missing or unexpected or misshapen:
-        raise InputError(_differences(path, len(wanted), missing, unexpected, misshapen))
+        raise InputError(_differences(path, len(wanted), missing, unexpected, misshapen, remedy))
     broken = [name for name in wanted if not np.isfinite(parameters[name]).all()]
     if broken:
         raise InputError(
@@ -151,7 +151,7 @@ def _beside_the_backbone(name: str) -> bool:
     return name.startswith(HEAD_PREFIXES + TRAINING_PREFIXES) or name in TRAINING_NAMES
 
 
-def _differences(path: Path, wanted_count: int, missing, unexpected, misshapen) -> str:
+def _differences(path: Path, wanted_count: int, missing, unexpected, misshapen, remedy: str) -> str:
     lines = [f"{path}: these are not the weights of this network ({wanted_count} parameters)."]
     for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen)):
         if names:
@@ -160,7 +160,8 @@ def _differences(path: Path, wanted_count: int, missing, unexpected, misshapen) 
             if len(names) > SHOWN_DIFFERENCES:
                 lines.append(f"    ... and {len(names) - SHOWN_DIFFERENCES} more")
     lines.append(
-        "Give a MobileNetV2 CKPT with the model zoo's parameter names, and state its width "
+        remedy
+        or "Give a MobileNetV2 CKPT with the model zoo's parameter names, and state its width "
         f"in {facts_file(path).name} if it is not 1.0."
     )
     return "\n".join(lines)

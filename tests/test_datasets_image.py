@@ -5,7 +5,17 @@ import pytest
 from conftest import draw_toy
 from PIL import Image
 
-from datasets.image import DamagedPicture, ImageSpec, centre_crop, load_images, normalise, read, resize, to_array
+from datasets.image import (
+    DamagedPicture,
+    ImageSpec,
+    centre_crop,
+    from_pixels,
+    load_images,
+    normalise,
+    read,
+    resize,
+    to_array,
+)
 
 SPEC = ImageSpec(size=(8, 8), resize=10, mean_unit=(0.5, 0.4, 0.3), std_unit=(0.1, 0.2, 0.4))
 
@@ -135,3 +145,56 @@ def test_load_images_reports_the_damaged_one(tmp_path):
 def test_a_spec_survives_json_types():
     assert ImageSpec.from_dict(SPEC.to_dict()) == SPEC
     assert all(isinstance(value, (int, list)) for value in SPEC.to_dict().values())
+
+
+GREY = ImageSpec(size=(28, 28), resize=(28, 28), mean_unit=(0.1,), std_unit=(0.3,))
+DIGIT = ImageSpec(size=(28, 28), resize=(28, 28), mean_unit=(0.1,), std_unit=(0.3,), strokes=20)
+
+
+def test_one_mean_makes_grey_pictures():
+    images = to_array(as_bytes(flat("RGB", (10, 20, 30), (40, 40))), GREY)
+    assert images.shape == (28, 28, 1) and set(images.ravel()) == {round(0.299 * 10 + 0.587 * 20 + 0.114 * 30)}
+    assert normalise(images[None], GREY).shape == (1, 1, 28, 28)
+
+
+def written(paper: int, ink: int, left: int, size=(300, 200)) -> bytes:
+    """A bar of 20 x 80 pixels somewhere on a page."""
+    page = np.full(size[::-1], paper, np.uint8)
+    page[30:110, left : left + 20] = ink
+    return as_bytes(Image.fromarray(page))
+
+
+@pytest.mark.parametrize("paper, ink", [(255, 0), (230, 40), (0, 255), (30, 220)])
+def test_handwriting_comes_out_as_mnist_has_it(paper, ink):
+    """White on black, 20 pixels high, the centre of mass in the middle, wherever and however it was written."""
+    for left in (15, 250):
+        image = to_array(written(paper, ink, left), DIGIT)[..., 0].astype(float)
+        rows, columns = np.flatnonzero(image.any(1)), np.flatnonzero(image.any(0))
+        assert image.max() == 255 and len(rows) == 20 and len(columns) == 5
+        middle = [image.sum(axis) @ np.arange(28) / image.sum() for axis in (0, 1)]
+        assert middle == pytest.approx([13.5, 13.5], abs=0.51)
+
+
+def test_a_prepared_digit_is_taken_as_it_is():
+    digit = np.zeros((28, 28), np.uint8)
+    digit[2:9, 3:6] = 200  # neither centred nor 20 high
+    assert np.array_equal(to_array(as_bytes(Image.fromarray(digit)), DIGIT)[..., 0], digit)
+    assert np.array_equal(to_array(as_bytes(Image.fromarray(255 - digit)), DIGIT)[..., 0], digit)
+
+
+def test_an_empty_page_is_black():
+    assert not to_array(as_bytes(flat("L", 250, (100, 80))), DIGIT).any()
+
+
+def test_arrays_are_pictures_already():
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 28, 28), dtype=np.uint8)
+    images = from_pixels(pixels, GREY)
+    assert images.shape == (3, 28, 28, 1) and np.array_equal(images[..., 0], pixels)
+    assert load_images(images, GREY)[0] is images
+    smaller = from_pixels(pixels, ImageSpec(size=(14, 7), resize=(14, 7), mean_unit=(0.1,), std_unit=(0.3,)))
+    assert smaller.shape == (3, 14, 7, 1) and smaller.mean() == pytest.approx(pixels.mean(), abs=5)
+
+
+def test_the_facts_of_colour_pictures_are_the_old_ones():
+    assert set(SPEC.to_dict()) == {"size", "resize", "mean_unit", "std_unit"}
+    assert ImageSpec.from_dict(DIGIT.to_dict()) == DIGIT
