@@ -12,17 +12,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from finetune.config import Config
 from finetune.metrics import calibration_error, cross_entropy
+
+if TYPE_CHECKING:  # predictions by ONNX need no MindSpore
+    from finetune.train import Trainer
 
 TEMPERATURES = (0.05, 20.0)  # searched between these
 SEARCH_STEPS = 60  # each narrows the search to 62 %
 
 Rows = tuple[np.ndarray, np.ndarray]  # x (N, D) float32, y (N,) int32
-Train = Callable[[Rows], Callable[[np.ndarray], np.ndarray]]  # rows -> a function x -> probabilities (N, C)
+Train = Callable[[np.ndarray], Callable[[np.ndarray], np.ndarray]]  # row numbers -> a function x -> probabilities
 
 
 @dataclass(frozen=True)
@@ -41,17 +44,18 @@ class Confidence:
     to_dict = asdict
 
 
-def calibrate(rows: Rows, valid: Rows, class_count: int, config: Config, make: Callable) -> Confidence | None:
-    """By fresh heads that `make` gives; each stops where the validation rows say, as the real one did."""
-    from finetune.evaluate import Predictor  # here, because predictions by ONNX need no MindSpore
-    from finetune.train import fit
+def calibrate(trainer: Trainer, folds: int) -> Confidence | None:
+    """By networks of the same start; each stops where the validation rows say, as the real one did.
 
-    def train(rows: Rows) -> Predictor:
-        head = make()
-        fit(head, rows, valid, config.train, class_count, config.seed, on_epoch=lambda line: None)
-        return Predictor(head)
+    The network that `trainer` has trained is as before afterwards.
+    """
 
-    return fit_confidence(train, rows, config.train.calibration_folds, config.seed)
+    def train(rows: np.ndarray) -> Callable:
+        trainer.fit(rows, on_epoch=lambda line: None)
+        return trainer.predictor
+
+    with trainer.weights_kept():
+        return fit_confidence(train, (trainer.x, trainer.y), folds, trainer.seed)
 
 
 def fit_confidence(train: Train, rows: Rows, folds: int, seed: int) -> Confidence | None:
@@ -103,7 +107,7 @@ def out_of_fold(train: Train, x: np.ndarray, y: np.ndarray, fold: np.ndarray) ->
     pieces = {}
     for held_out in range(fold.max() + 1):
         rows = fold != held_out
-        pieces[held_out] = train((x[rows], y[rows]))(x[~rows])
+        pieces[held_out] = train(np.flatnonzero(rows))(x[~rows])
     probabilities = np.empty((len(y), pieces[0].shape[1]))
     for held_out, piece in pieces.items():
         probabilities[fold == held_out] = piece

@@ -28,7 +28,7 @@ from finetune.features import Features, extract, usable_split, write_views
 from finetune.metrics import majority_class, nearest_class_mean
 from finetune.networks import Head
 from finetune.scratch import extract_pixels, make_network, write_pictures
-from finetune.train import fit
+from finetune.train import Trainer
 from finetune.trained import save_from_scratch, save_trained
 from pretrained.weights import Backbone, load_backbone
 
@@ -80,12 +80,13 @@ def train(config: Config, device: Device) -> Path:
     clock.lap("before")
 
     class_count = len(dataset.classes)
-    fitted = fit(network, train_rows, valid_rows, config.train, class_count, config.seed, log.info)
+    trainer = Trainer(network, train_rows, valid_rows, config.train, class_count, config.seed)
+    fitted = trainer.fit(on_epoch=log.info)
     save(split, network)
     run_folder.write_csv(folder / "results.csv", [row.to_dict() for row in fitted.history])
     clock.lap("training")
 
-    confidence = calibrate(train_rows, valid_rows, class_count, config, make)
+    confidence = calibrate(trainer, config.train.calibration_folds)
     log.info(in_words(confidence))
     clock.lap("calibration")
 

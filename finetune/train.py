@@ -8,9 +8,10 @@ a second phase of the same loop.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
@@ -105,62 +106,143 @@ def fit(
     seed: int,
     on_epoch: Callable[[str], None] = print,
 ) -> Fitted:
-    """Train `network` on x (N, ...) float32 and y (N,) int32; leave the weights of the best epoch in it.
+    """Train `network` on x (N, ...) float32 and y (N,) int32; see `Trainer.fit`."""
+    return Trainer(network, train, valid, config, class_count, seed).fit(on_epoch=on_epoch)
 
-    The best epoch is that of the lowest validation loss, or of the lowest training loss where there
-    are no validation rows. `on_epoch` gets a line of text an epoch.
 
-    Raises:
-        InputError: the loss is not a number any more.
-    """
-    x, y = train
-    steps = math.ceil(len(x) / config.batch_size)
-    device_x, device_y = ms.Tensor(x), ms.Tensor(y)
-    row_weights = class_weights(y, class_count, config.class_weights)[y]
-    predictor = Predictor(network)
-    rng, augment_rng = np.random.default_rng(seed), np.random.default_rng([seed, 1])
+class Trainer:
+    """The training of one network, compiled once; every `fit` begins at the weights it has now."""
 
-    history, best, best_loss, best_epoch = [], None, math.inf, 0
-    for phase, epoch, train_steps, rate in epochs_of(network, config, steps):
-        started = time.perf_counter()
-        if augment.is_on(config.augment):
-            device_x = ms.Tensor(augment.augment(x, config.augment, augment_rng))
-        order = draw_order(y, config.sampling, rng)
-        network.set_train(True)
-        loss, accuracy = train_epoch(train_steps, device_x, device_y, row_weights, config.batch_size, order)
-        network.set_train(False)
-        valid_loss, valid_accuracy = judge(predictor, *valid)
-        seconds = time.perf_counter() - started
-        history.append(EpochRow(epoch, loss, accuracy, valid_loss, valid_accuracy, rate, seconds))
-        on_epoch(log_line(history[-1], config.epochs, steps))
+    def __init__(
+        self,
+        network: nn.Cell,
+        train: tuple[np.ndarray, np.ndarray],
+        valid: tuple[np.ndarray, np.ndarray],
+        config: TrainConfig,
+        class_count: int,
+        seed: int,
+    ):
+        self.network, self.valid, self.config, self.seed = network, valid, config, seed
+        self.x, self.y = train
+        self.device_x, self.device_y = map(ms.Tensor, train)
+        self.steps_a_call = min(self.steps(len(self.x)), STEPS_A_CALL)  # for fewer rows too: another compiles anew
+        self.class_weights = class_weights(self.y, class_count, config.class_weights)
+        self.predictor = Predictor(network)
+        self.phases = [Phase(network, phase, self.steps(len(self.x))) for phase in phases(config)]
+        self.weights = Values(network.trainable_params())
+        self.start = self.weights.get()
 
-        judged = valid_loss if len(valid[0]) else loss
-        if not math.isfinite(loss):
-            raise InputError(
-                f"The training loss became {loss} in epoch {epoch}. Lower train.learning_rate "
-                f"(now {phase.learning_rate}), for example --set train.learning_rate={phase.learning_rate / 10:g}."
+    def steps(self, rows: int) -> int:
+        """Steps an epoch."""
+        return math.ceil(rows / self.config.batch_size)
+
+    def fit(self, rows: np.ndarray | None = None, on_epoch: Callable[[str], None] = print) -> Fitted:
+        """Train on `rows`, or on all of them; leave the weights of the best epoch in the network.
+
+        The best epoch is that of the lowest validation loss, or of the lowest training loss where there
+        are no validation rows. `on_epoch` gets a line of text an epoch.
+
+        Raises:
+            InputError: the loss is not a number any more.
+        """
+        config = self.config
+        rows = np.arange(len(self.x)) if rows is None else rows
+        row_weights = self.class_weights[self.y]
+        rng, augment_rng = np.random.default_rng(self.seed), np.random.default_rng([self.seed, 1])
+        self.weights(self.start)
+
+        history, best, best_loss, best_epoch = [], None, math.inf, 0
+        for phase, epoch, rate in self.epochs(self.steps(len(rows))):
+            started = time.perf_counter()
+            if augment.is_on(config.augment):
+                self.device_x = ms.Tensor(augment.augment(self.x, config.augment, augment_rng))
+            order = rows[draw_order(self.y[rows], config.sampling, rng)]
+            self.network.set_train(True)
+            loss, accuracy = train_epoch(
+                phase.train_steps,
+                self.device_x,
+                self.device_y,
+                row_weights,
+                config.batch_size,
+                self.steps_a_call,
+                order,
             )
-        if judged < best_loss:
-            best_loss, best_epoch = judged, epoch
-            best = [parameter.asnumpy().copy() for parameter in network.trainable_params()]
-        elif config.patience and epoch - best_epoch >= config.patience:
-            break
-    for parameter, value in zip(network.trainable_params(), best):
-        parameter.set_data(ms.Tensor(value))
-    return Fitted(tuple(history), best_epoch)
+            self.network.set_train(False)
+            valid_loss, valid_accuracy = judge(self.predictor, *self.valid)
+            seconds = time.perf_counter() - started
+            history.append(EpochRow(epoch, loss, accuracy, valid_loss, valid_accuracy, rate, seconds))
+            on_epoch(log_line(history[-1], config.epochs, self.steps(len(rows))))
+
+            judged = valid_loss if len(self.valid[0]) else loss
+            if not math.isfinite(loss):
+                now = phase.config.learning_rate
+                raise InputError(
+                    f"The training loss became {loss} in epoch {epoch}. Lower train.learning_rate "
+                    f"(now {now}), for example --set train.learning_rate={now / 10:g}."
+                )
+            if judged < best_loss:
+                best_loss, best_epoch = judged, epoch
+                best = self.weights.get()
+            elif config.patience and epoch - best_epoch >= config.patience:
+                break
+        self.weights(best)
+        return Fitted(tuple(history), best_epoch)
+
+    def epochs(self, steps: int) -> Iterator[tuple[Phase, int, float]]:
+        """(phase, epoch from 1, learning rate at its last step)."""
+        epoch = 0
+        for phase in self.phases:
+            rates = phase.begin(steps)
+            for last_step in range(steps - 1, len(rates), steps):
+                epoch += 1
+                yield phase, epoch, float(rates[last_step])
+
+    @contextlib.contextmanager
+    def weights_kept(self) -> Iterator[None]:
+        """Other fits in here leave no trace in the network."""
+        now = self.weights.get()
+        try:
+            yield
+        finally:
+            self.weights(now)
 
 
-def epochs_of(
-    network: nn.Cell, config: TrainConfig, steps: int
-) -> Iterator[tuple[TrainConfig, int, TrainSteps, float]]:
-    """(phase, epoch from 1, its training steps, learning rate at its last step); an optimizer a phase."""
-    epoch = 0
-    for phase in phases(config):
-        rates = learning_rates(phase, steps)
-        train_steps = TrainSteps(TrainStep(network, make_optimizer(network, phase, rates), phase))
-        for last_step in range(steps - 1, len(rates), steps):
-            epoch += 1
-            yield phase, epoch, train_steps, float(rates[last_step])
+class Phase:
+    """A part of a training that has an optimizer of its own, compiled once for any number of steps up to `steps`."""
+
+    def __init__(self, network: nn.Cell, config: TrainConfig, steps: int):
+        self.config = config
+        rates = learning_rates(config, steps)
+        optimizer = make_optimizer(network, config, rates)
+        self.train_steps = TrainSteps(TrainStep(network, optimizer, config))
+        own = [p for p in optimizer.get_parameters() if not any(p is other for other in network.get_parameters())]
+        own.sort(key=lambda p: p.name == "learning_rate")
+        self.state = Values(own)
+        self.start = self.state.get()
+
+    def begin(self, steps: int) -> np.ndarray:
+        """Forget an earlier training. Returns the learning rate of each step; `steps` an epoch."""
+        rates = learning_rates(self.config, steps)
+        padded = np.zeros(self.start[-1].shape, np.float32)
+        padded[: len(rates)] = rates
+        self.state((*self.start[:-1], ms.Tensor(padded)))
+        return rates
+
+
+class Values(nn.Cell):
+    """The values of some parameters, read and set. `Parameter.set_data` does not reach a compiled graph with a loop."""
+
+    def __init__(self, parameters: Sequence[ms.Parameter]):
+        super().__init__(auto_prefix=False)
+        self.parameters = ms.ParameterTuple(parameters)
+
+    def construct(self, values):
+        for parameter, value in zip(self.parameters, values):
+            ops.assign(parameter, value)
+        return values[0]
+
+    def get(self) -> tuple[ms.Tensor, ...]:
+        return tuple(ms.Tensor(parameter.asnumpy().copy()) for parameter in self.parameters)
 
 
 def phases(config: TrainConfig) -> list[TrainConfig]:
@@ -188,11 +270,12 @@ def draw_order(y: np.ndarray, sampling: str, rng: np.random.Generator) -> np.nda
     return rng.choice(len(y), len(y), p=chance / chance.sum())
 
 
-def train_epoch(train_steps, x, y, row_weights: np.ndarray, batch_size: int, order) -> tuple[float, float]:
+def train_epoch(
+    train_steps, x, y, row_weights: np.ndarray, batch_size: int, steps_a_call: int, order
+) -> tuple[float, float]:
     """The rows `order` (N,) once. Returns (mean loss, accuracy) over them."""
-    count = len(row_weights)
+    count = len(order)
     steps = math.ceil(count / batch_size)
-    steps_a_call = min(steps, STEPS_A_CALL)
     rows = np.zeros((math.ceil(steps / steps_a_call) * steps_a_call, batch_size), np.int32)
     weights = np.zeros(rows.shape, np.float32)
     rows.flat[:count] = order

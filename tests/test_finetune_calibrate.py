@@ -53,7 +53,7 @@ def test_every_row_is_predicted_by_a_head_that_has_not_seen_it():
     seen = []
 
     def train(rows):
-        mine = set(rows[0][:, 0])
+        mine = set(x[rows, 0])
         seen.append(len(mine))
 
         def predict(held_out):

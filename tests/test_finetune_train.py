@@ -10,7 +10,7 @@ from datasets.base import InputError
 from finetune.config import TrainConfig
 from finetune.evaluate import Predictor, evaluate
 from finetune.networks import Head
-from finetune.train import TrainStep, TrainSteps, class_weights, fit, learning_rates, log_line, make_optimizer
+from finetune.train import Trainer, TrainStep, TrainSteps, class_weights, fit, learning_rates, log_line, make_optimizer
 
 D, C = 12, 3
 QUICK = TrainConfig(epochs=12, batch_size=16, learning_rate=0.05, l2=0.0, patience=0)
@@ -147,6 +147,25 @@ def test_the_best_weights_are_kept_not_the_last():
     losses = [row.valid_loss for row in fitted.history]
     assert fitted.best_epoch == 1 + int(np.argmin(losses)) < 40
     assert evaluate(head, *valid, tuple("abc")).metrics["loss"] == pytest.approx(min(losses), rel=1e-4)
+
+
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "momentum", "second_optimizer": "adam"}], ids=str)
+def test_a_trainer_used_again_is_a_fresh_one_bit_for_bit(changes):
+    """Also with fewer rows; and what it learns meanwhile leaves no trace."""
+    config = replace(QUICK, epochs=4, **changes)
+    (x, y), valid = blobs(100), blobs(60, seed=9)
+    rows = np.arange(0, 100, 2)
+    fresh = weights_of(train(config, data=(x[rows], y[rows]), valid=valid)[0])
+    head = Head(D, C)
+    trainer = Trainer(head, (x, y), valid, config, C, 1)
+    trainer.fit(on_epoch=lambda line: None)
+    learnt = weights_of(head)
+    with trainer.weights_kept():
+        trainer.fit(rows, on_epoch=lambda line: None)
+        assert weights_of(head) == fresh != learnt
+    assert weights_of(head) == learnt
+    trainer.fit(on_epoch=lambda line: None)
+    assert weights_of(head) == learnt
 
 
 def test_early_stopping_waits_for_its_patience():
