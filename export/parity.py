@@ -6,9 +6,10 @@ are compared a picture and file: the file's, the CKPT's, and what evaluation wro
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -36,22 +37,37 @@ SECOND_BATCH_SIZE = 3  # a graph that has another batch size baked in than its m
 PICTURES_AT_ONCE = 32 * BATCH_SIZE  # in memory
 
 
-def compare(run: Path, models: Sequence[Path], ckpt: CkptPredictor, threads: int, key: bytes | None = None) -> dict:
+@contextlib.contextmanager
+def fresh_process(threads: int) -> Iterator[ProcessPoolExecutor]:
+    """A process that knows nothing of this one; it imports MindSpore while others still write the files."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        process.submit(warm_up, half_of(threads))
+        yield process
+
+
+def warm_up(threads: int) -> None:
+    init_device("CPU", threads=threads)
+
+
+def compare(
+    run: Path,
+    models: Sequence[Path],
+    ckpt: CkptPredictor,
+    threads: int,
+    process: ProcessPoolExecutor,
+    key: bytes | None = None,
+) -> dict:
     """Run all evaluation pictures through CKPT and models and return the judgement for parity.json.
 
-    Both sides compute at the same time, so each gets half of the threads.
+    Both sides compute at the same time, so each gets half of the threads; `process` is a `fresh_process`.
 
     Raises:
         InputError: no evaluation picture can be read, or the run is not finished.
     """
     paths, labels, split = evaluation_pictures(run)
-    threads = half_of(threads)
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh_process:
-        answer = fresh_process.submit(predict_files, models, paths, BATCH_SIZE, threads, key)
-        second = fresh_process.submit(predict_files, models, paths[:BATCH_SIZE], SECOND_BATCH_SIZE, threads, key)
-        (reference,), readable = predict_with([ckpt], paths, BATCH_SIZE)
-        exported, _ = answer.result()
-        in_second_batch, _ = second.result()
+    answer = process.submit(predict_files, models, paths, half_of(threads), key)
+    (reference,), readable = predict_with([ckpt], paths, BATCH_SIZE)
+    exported, in_second_batch = answer.result()
     if not readable.any():
         raise InputError(f"{split['root']}: none of the evaluation pictures of {run} can be read there any more.")
     evaluated = read_probabilities(run, split["classes"])
@@ -173,15 +189,14 @@ def table(found: dict) -> str:
 
 
 def predict_files(
-    models: Sequence[Path],
-    paths: Sequence[Path] | np.ndarray,
-    batch_size: int,
-    threads: int,
-    key: bytes | None = None,
-) -> tuple[list[np.ndarray], np.ndarray]:
-    """(probabilities (N, C) a model, readable (N,)) by exported models, on the CPU."""
-    init_device("CPU", threads=threads)
-    return predict_with([load_predictor(model, threads, key) for model in models], paths, batch_size)
+    models: Sequence[Path], paths: Sequence[Path] | np.ndarray, threads: int, key: bytes | None = None
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Probabilities (N, C) a model by exported models on the CPU, and those of the first pictures in other batches."""
+    predictors = [load_predictor(model, threads, key) for model in models]
+    return (
+        predict_with(predictors, paths, BATCH_SIZE)[0],
+        predict_with(predictors, paths[:BATCH_SIZE], SECOND_BATCH_SIZE)[0],
+    )
 
 
 def predict_with(

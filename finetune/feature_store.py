@@ -89,6 +89,7 @@ class StoredRows:
     """
 
     dtype = np.dtype(np.float32)
+    ndim = 2
 
     def __init__(self, places: Sequence[tuple[Path, int] | None]):
         self.files = list({place[0]: None for place in places if place})

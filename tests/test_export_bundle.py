@@ -230,14 +230,10 @@ def replace_a_model_and_resign(folder):
 
 def swap_the_colours_and_resign(folder):
     path = folder / "preprocessing.py"
-    text = path.read_text(encoding="utf-8").replace(
-        'return picture.convert("RGB")', "return picture.convert('RGB')[::-1]"
-    )
-    text = text.replace(
-        "return np.asarray(centre_crop(resize(read(content), spec), spec))",
-        "return np.asarray(centre_crop(resize(read(content), spec), spec))[..., ::-1]",
-    )
-    path.write_text(text.replace("[::-1]\n", "\n"), encoding="utf-8")
+    text = path.read_text(encoding="utf-8")
+    swapped = text.replace(".reshape(*spec.size, spec.channels)", ".reshape(*spec.size, spec.channels)[..., ::-1]")
+    assert swapped != text
+    path.write_text(swapped, encoding="utf-8")
     resign(folder, "preprocessing.py")
     return "pixels differ"
 
