@@ -37,7 +37,13 @@ def test_init_files_are_a_docstring_only(path):
 
 @pytest.mark.parametrize(
     "command",
-    [["finetune", "--help"], ["finetune", "run", "--help"], ["export", "--help"], ["finetune", "predict", "--help"]],
+    [
+        ["finetune", "--help"],
+        ["finetune", "run", "--help"],
+        ["export", "--help"],
+        ["export", "serve", "--help"],
+        ["finetune", "predict", "--help"],
+    ],
     ids=" ".join,
 )
 def test_help_imports_nothing_heavy(command):
