@@ -12,10 +12,8 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper
 
 from datasets.image import LONGEST_ASPECT, ImageSpec
-from export.to_onnx import normalise_nodes
 
 MAPS = "class_maps"
-PIXELS = "pixels_in"
 LINEAR_HEAD = ["GlobalAveragePool", "Flatten", "Gemm", "Softmax"]  # the end of a graph that has such maps
 
 
@@ -48,22 +46,6 @@ def tail_of(model: ModelProto, length: int) -> list[NodeProto]:
         found.append(made_by[name])
         name = found[-1].input[0]
     return found[::-1]
-
-
-def take_pixels(model: ModelProto, spec: ImageSpec, input_form: str) -> None:
-    """Make a graph of either input form take uint8 (B, H, W, 3), any number of pictures at once."""
-    (given,) = model.graph.input
-    if input_form == "tensor":
-        nodes, arrays = normalise_nodes(spec, PIXELS, given.name)
-        rest = list(model.graph.node)
-        del model.graph.node[:]
-        model.graph.node.extend(nodes + rest)
-        model.graph.initializer.extend(arrays)
-        pixels = helper.make_tensor_value_info(PIXELS, TensorProto.UINT8, ["B", *spec.size, 3])
-        given.CopyFrom(pixels)
-    for value in (given, *model.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_param = "B"
-    checker.check_model(model)
 
 
 def seen_box(width: int, height: int, spec: ImageSpec) -> tuple[float, float, float, float]:

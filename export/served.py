@@ -54,7 +54,8 @@ class OpenVinoNetwork:
     def __init__(self, model, spec: ImageSpec, input_form: str, threads: int):
         import openvino
 
-        from export.class_maps import take_pixels, with_class_maps
+        from export.class_maps import with_class_maps
+        from export.onnx_pixels import take_pixels
 
         take_pixels(model, spec, input_form)
         self.no_maps = None if with_class_maps(model) else "not_linear"

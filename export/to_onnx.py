@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto, TensorProto, checker, helper, numpy_helper, save
 
-from datasets.image import ImageSpec, mean_and_std
+from export.onnx_pixels import normalise_nodes
 from finetune.networks import Head
 from finetune.trained import Trained
 from pretrained.to_onnx import IR_VERSION, OPSET, backbone_nodes
@@ -51,19 +51,6 @@ def onnx_model(trained: Trained, input_form: str, batch_size: int | None = None)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     checker.check_model(model)
     return model
-
-
-def normalise_nodes(spec: ImageSpec, x: str, normalised: str) -> tuple[list, list]:
-    """What `datasets.image.normalise` does, in its order of operations: uint8 (B, H, W, 3) -> (B, 3, H, W)."""
-    mean, std = mean_and_std(spec)
-    arrays = [numpy_helper.from_array(mean, "mean"), numpy_helper.from_array(std, "std")]
-    nodes = [
-        helper.make_node("Cast", [x], ["pixels"], to=TensorProto.FLOAT),
-        helper.make_node("Sub", ["pixels", "mean"], ["centred"]),
-        helper.make_node("Div", ["centred", "std"], ["scaled"]),
-        helper.make_node("Transpose", ["scaled"], [normalised], perm=[0, 3, 1, 2]),
-    ]
-    return nodes, arrays
 
 
 def head_nodes(head: Head, features: str, probabilities: str) -> tuple[list, list]:

@@ -11,7 +11,8 @@ from conftest import TOY_SPEC
 from PIL import Image
 
 from datasets.image import ImageSpec, normalise, to_array
-from export.class_maps import seen_box, take_pixels, with_class_maps
+from export.class_maps import seen_box, with_class_maps
+from export.onnx_pixels import take_pixels
 from export.to_onnx import onnx_model
 from finetune.networks import Classifier, Head
 from finetune.trained import Trained

@@ -442,6 +442,17 @@ def test_stopping_finishes_what_was_begun(exported, finished, good, tmp_path, ru
         server.kill()
 
 
+def test_a_bundle_with_onnx_starts_no_mindspore(exported):
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom export.serve import Application\n"
+        "from export.served import open_served\n"
+        f"Application(open_served(Path({str(exported / 'export')!r})), '127.0.0.1')\n"
+        "assert 'mindspore' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_mindir_alone_is_served_by_mindspore_without_maps(finished, good, tmp_path):
     served = open_served(shutil.copytree(finished.folder / "export", tmp_path / "bundle"))
     assert (served.runtime, served.no_maps, served.workers) == ("MindSpore", "mindir", 1)

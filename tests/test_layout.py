@@ -44,6 +44,7 @@ def test_init_files_are_a_docstring_only(path):
         ["finetune", "predict", "--help"],
         ["finetune", "compare", "--help"],
         ["datasets", "--help"],
+        ["export", "serve", "--help"],
     ],
     ids=" ".join,
 )
