@@ -140,7 +140,11 @@ def mean_and_std(spec: ImageSpec) -> tuple[np.ndarray, np.ndarray]:
 
 def to_array(content: bytes, spec: ImageSpec) -> np.ndarray:
     """The bytes of a file -> uint8 (H, W, 3), or (H, W, 1) for grey, at the network's size. Raises DamagedPicture."""
-    picture = read(content)
+    return fitted(read(content), spec)
+
+
+def fitted(picture: Image.Image, spec: ImageSpec) -> np.ndarray:
+    """The same of a picture in RGB that has been read."""
     if spec.channels == 1:
         picture = picture.convert("L")
     picture = centre_strokes(picture, spec) if spec.strokes else centre_crop(resize(picture, spec), spec)

@@ -13,7 +13,7 @@ from PIL import Image
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
-from datasets.image import DamagedPicture, ImageSpec, centre_crop, read, resize
+from datasets.image import DamagedPicture, ImageSpec, fitted, read
 from export.class_maps import seen_box
 from export.refusal import Refusal
 
@@ -27,7 +27,7 @@ NAME_LETTERS = 200
 
 
 class Prepared(NamedTuple):
-    image: np.ndarray  # uint8 (H, W, 3)
+    image: np.ndarray  # uint8 (H, W, C)
     seen: tuple[float, float, float, float]  # which part of the picture that is, see `seen_box`
     size: tuple[int, int]  # width, height of the upright picture
 
@@ -65,7 +65,7 @@ def prepare(content: bytes, spec: ImageSpec) -> Prepared:
     check(content)
     try:
         picture = read(content)
-        image = np.asarray(centre_crop(resize(picture, spec), spec))
+        image = fitted(picture, spec)
     except (DamagedPicture, MemoryError) as error:
         raise Refusal(422, "damaged", "The picture is damaged or not complete.") from error
     return Prepared(image, seen_box(*picture.size, spec), picture.size)

@@ -136,10 +136,12 @@ def open_network(bundle: Path, run: Path | None, manifest: dict, threads: int, k
     if run and not key and not any("encryption" in facts for facts in manifest["models"].values()):
         init_device("CPU", threads=threads)
         from export.to_onnx import onnx_model
-        from finetune.trained import CKPT, load_trained
+        from finetune.trained import ckpt_path, load_trained
 
-        network = OpenVinoNetwork(onnx_model(load_trained(run), "image"), spec, "image", threads)
-        return network, f"{CKPT.as_posix()} as ONNX, made in memory"
+        trained = load_trained(run)
+        if trained.backbone:
+            network = OpenVinoNetwork(onnx_model(trained, "image"), spec, "image", threads)
+            return network, f"{ckpt_path(Path(), trained.name).as_posix()} as ONNX, made in memory"
     name = preferred(manifest, "MINDIR")
     if name is None:
         raise InputError(f"{bundle}: holds no MindIR, and nothing else is encrypted. Leave --enc_key_file out.")

@@ -25,7 +25,8 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    pretrain_ckpt: Optional[str] = None  # a MindSpore CKPT: the backbone's, or where a network from scratch begins
+    # A MindSpore CKPT: the backbone's, else the project's own one; or where a network from scratch begins.
+    pretrain_ckpt: Optional[str] = None
     backbone: Optional[str] = "mobilenetv2"  # null: `network` learns from the pixels
     hidden: int = 0  # units of a hidden layer in the head; 0 is a linear head
     dropout: float = 0.0  # share of the features, or of the units of each hidden layer, set to 0 in training

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mindspore as ms
 import numpy as np
-from mindspore import nn
+from mindspore import nn, ops
 
 from datasets.base import InputError
 from finetune.config import ModelConfig
@@ -31,7 +31,7 @@ class Head(nn.Cell):
     def __init__(self, feature_size: int, class_count: int, hidden: int = 0, dropout: float = 0.0, seed: int = 1):
         super().__init__()
         rng = np.random.default_rng(seed)
-        self.dropout = nn.Dropout(p=dropout) if dropout else None
+        self.dropout = Dropout(dropout, seed % 2**31) if dropout else None
         self.hidden = dense(feature_size, hidden, rng, scale=(2 / feature_size) ** 0.5) if hidden else None
         self.relu = nn.ReLU()
         self.dense = dense(hidden or feature_size, class_count, rng, scale=0.01)
@@ -42,6 +42,25 @@ class Head(nn.Cell):
         if self.hidden is not None:
             x = self.relu(self.hidden(x))
         return self.dense(x)
+
+
+class Dropout(nn.Cell):
+    """In training, set a share of the values to 0 and scale the others up (Srivastava et al., 2014).
+
+    Each has a generator of its own, told apart by `number`. MindSpore's share one in the process, so that a network
+    with two of them came out differently from the same seed.
+    """
+
+    def __init__(self, share: float, seed: int, number: int = 1):
+        super().__init__()
+        self.share = share
+        self.uniform = ops.UniformReal(seed=seed, seed2=number)
+
+    def construct(self, x):
+        if not self.training:
+            return x
+        keep = (self.uniform(x.shape) >= self.share).astype(x.dtype)
+        return x * keep / (1 - self.share)
 
 
 def dense(inputs: int, outputs: int, rng: np.random.Generator, scale: float) -> nn.Dense:
@@ -88,7 +107,7 @@ class MLP(nn.Cell):
                 setattr(self, f"activation{number}", activation)
                 layers.append(activation)
                 if config.dropout:
-                    dropout = nn.Dropout(p=config.dropout)
+                    dropout = Dropout(config.dropout, int(rng.integers(2**31)), number)
                     setattr(self, f"dropout{number}", dropout)  # or set_train would not reach it
                     layers.append(dropout)
         self.steps = tuple(layers)

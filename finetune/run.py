@@ -1,6 +1,6 @@
 """The main job: pictures in folders -> a trained, evaluated, exported classifier in a run folder.
 
-    python -m finetune run --dataset_path PICTURES --pretrain_ckpt MOBILENETV2.ckpt
+    python -m finetune run [--dataset_path PICTURES] [--pretrain_ckpt MOBILENETV2.ckpt]
 
 The device is initialised before this module is imported.
 """
@@ -38,7 +38,7 @@ NEXT_STEPS = """
 Next:
   python -m finetune run {arguments}
   python -m finetune predict {run} PHOTO.jpg
-  python -m export verify {run}"""
+  python -m export serve {run}"""
 
 
 def run(config: Config, device: Device) -> Path:
@@ -48,8 +48,8 @@ def run(config: Config, device: Device) -> Path:
     export(folder, config)
     log.info("export and comparison: %.1f s", time.perf_counter() - started)
     ckpt = config.model.pretrain_ckpt
-    again = f"--dataset_path YOUR_PICTURES --pretrain_ckpt {ckpt}" if ckpt else f"{folder / 'config.yaml'}"
-    log.info(NEXT_STEPS.format(run=folder, arguments=again))
+    again = "--dataset_path YOUR_PICTURES" + (f" --pretrain_ckpt {ckpt}" if ckpt else "")
+    log.info(NEXT_STEPS.format(run=folder, arguments=again if config.model.backbone else folder / "config.yaml"))
     return folder
 
 
@@ -169,11 +169,6 @@ def load_inputs(config: Config) -> tuple[Dataset, Backbone | None, Split]:
     Raises:
         InputError: something is missing or cannot be used.
     """
-    if config.model.backbone and not config.model.pretrain_ckpt:
-        raise InputError(
-            "Give the backbone's weights with --pretrain_ckpt FILE.ckpt, a MindSpore CKPT of MobileNetV2; README.md "
-            "says where to find one. Without --dataset_path the drawn sample set is used."
-        )
     dataset = load(config.data.dataset_path, config.cache_dir)
     split = make_split(
         dataset, config.data.valid_fraction, config.data.eval_fraction, config.seed, config.data.rotation

@@ -7,6 +7,7 @@ prepared are facts of the training that made them; everyone asks the record.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from datasets.image import ImageSpec
 
@@ -61,7 +62,20 @@ TENSORFLOW_1_0_224 = WeightsRecord(
     sha256="c8412b61ef3c43219a341a7dbaf7f1175876d3460c36c552d7186c05591dd2df",
 )
 
-CATALOG = (ZOO, TENSORFLOW_1_0_224)
+# The backbone that comes with the project, so that the first command needs no download.
+EMBEDDED = WeightsRecord(
+    name="mobilenet_v2_0.35_128_distilled",
+    width=0.35,
+    pad_mode="pad",
+    bn_eps=1e-5,
+    image=ImageSpec(size=(128, 128), resize=(146, 146), mean_unit=(0.5, 0.5, 0.5), std_unit=(0.5, 0.5, 0.5)),
+    source="this project: pretrained/distill.py, PLACEHOLDER",
+    licence="Apache-2.0",
+    sha256="d3c7157f9b70f97df0b1500733b04c0b76aecfc458a2064ea9d10c0272da9987",
+)
+EMBEDDED_FILE = Path(__file__).with_name(f"{EMBEDDED.name}.ckpt")
+
+CATALOG = (ZOO, TENSORFLOW_1_0_224, EMBEDDED)
 
 
 def find_by_sha256(sha256: str) -> WeightsRecord | None:

@@ -18,7 +18,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from pretrained.distill_student import Kernels, Student, build_kernels, patches, settle_statistics
+from pretrained.distill_student import Kernels, Student, build_kernels, even_out, patches, settle_statistics
 from pretrained.mobilenet_v2 import MobileNetV2
 from pretrained.weights import read_ckpt
 
@@ -131,7 +131,9 @@ def train(views: dict, features, chance: np.ndarray, args: argparse.Namespace) -
     network = MobileNetV2(args.width, pad_mode="pad")
     for p, (_, trained) in zip(network.get_parameters(), named):
         p.set_data(ms.Tensor(trained.asnumpy()))
-    settle_statistics(network, plain_batches(views[SIZES[-1][1]], args))
+    plain = list(plain_batches(views[SIZES[-1][1]][: args.views], args))
+    settle_statistics(network, plain)
+    even_out(network, plain)
     save(args.out, [(p.name, p) for p in network.get_parameters()])
     digest = hashlib.sha256(args.out.read_bytes()).hexdigest()
     print(f"{args.out}: {args.out.stat().st_size} bytes, sha256 {digest}")

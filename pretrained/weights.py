@@ -12,7 +12,7 @@ import yaml
 from mindspore import nn
 
 from datasets.base import InputError
-from pretrained.catalog import ZOO, WeightsRecord, find_by_sha256
+from pretrained.catalog import EMBEDDED, EMBEDDED_FILE, ZOO, WeightsRecord, find_by_sha256
 from pretrained.mobilenet_v2 import MobileNetV2
 
 # What a CKPT may hold beside the backbone: a classifier and the state of its training.
@@ -46,19 +46,41 @@ class Backbone:
         return self.network.feature_size
 
 
-def load_backbone(path: str | Path) -> Backbone:
+def load_backbone(path: str | Path | None) -> Backbone:
     """Load a MobileNetV2 backbone; a head or optimizer state in the same file is left out.
+
+    Without a path it is the backbone that comes with the project.
 
     Raises:
         InputError: no such file, not a CKPT, truncated, or of another network.
     """
-    path = find_file(Path(path))
+    path = find_file(Path(path)) if path else embedded_file()
     record, facts_from = find_facts(path)
     network = MobileNetV2(record.width, record.pad_mode, record.bn_eps)
     parameters = {name: value for name, value in read_ckpt(path).items() if not _beside_the_backbone(name)}
     load_strict(network, parameters, path)
     freeze(network)
     return Backbone(network, record, facts_from, _digest(parameters, record), path)
+
+
+def embedded_file() -> Path:
+    """The backbone that this project trained, whole and as it was committed.
+
+    Raises:
+        InputError: the file is gone or changed.
+    """
+    found = file_sha256(EMBEDDED_FILE) if EMBEDDED_FILE.is_file() else None
+    if found != EMBEDDED.sha256:
+        state = "is missing" if found is None else "is not the file of this version (its sha256 differs)"
+        raise InputError(
+            f"{EMBEDDED_FILE}: the embedded backbone {state}. Get it back with "
+            f"`git checkout -- pretrained/{EMBEDDED_FILE.name}`, or give other weights with --pretrain_ckpt FILE.ckpt."
+        )
+    return EMBEDDED_FILE
+
+
+def file_sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def find_file(path: Path) -> Path:
@@ -96,7 +118,7 @@ def find_facts(path: Path) -> tuple[WeightsRecord, str]:
     Raises:
         InputError: the YAML file beside the weights is not a full record.
     """
-    known = find_by_sha256(hashlib.sha256(path.read_bytes()).hexdigest())
+    known = find_by_sha256(file_sha256(path))
     if known:
         return known, f"catalog record {known.name}"
     beside = facts_file(path)

@@ -137,9 +137,15 @@ def test_chinese_paths_with_spaces_and_a_damaged_picture(tmp_path):
     assert done.returncode == 0 and str(picture) in done.stdout
 
 
-def test_no_weights_given():
-    done = call("finetune", "run")
-    assert done.returncode == 2 and "--pretrain_ckpt FILE.ckpt" in done.stderr
+def test_no_arguments_is_the_drawn_set_and_the_embedded_backbone(tmp_path):
+    """What the README promises of its first command, without any network."""
+    done = call("finetune", "run", "--runs_dir", tmp_path / "runs", "--cache_dir", tmp_path / "cache")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = metrics(tmp_path / "runs" / "drawn")
+    assert found["before"]["accuracy"] < 0.7 and found["after"]["accuracy"] >= 0.9
+    parity = json.loads((tmp_path / "runs" / "drawn" / "export" / "parity.json").read_text(encoding="utf-8"))
+    assert parity["equal"] and parity["pictures"] == found["after"]["pictures"] == parity["same_class"]
+    assert "Next:" in done.stdout
 
 
 def bad_inputs(place, pictures, backbone):

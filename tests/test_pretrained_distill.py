@@ -10,7 +10,7 @@ from conftest import RED_GREEN, draw_toys
 from mindspore import nn
 
 from pretrained import distill, distill_training, distill_views
-from pretrained.distill_student import Kernels, Student, build_kernels, patches, settle_statistics
+from pretrained.distill_student import Kernels, Student, build_kernels, even_out, patches, settle_statistics
 from pretrained.mobilenet_v2 import MobileNetV2
 from pretrained.weights import read_ckpt
 
@@ -100,6 +100,19 @@ def test_settled_statistics_are_those_of_the_pictures():
     seen = [conv(ms.Tensor(part)).asnumpy() for part in (batch[:8], batch[8:16], batch[16:])]
     assert np.allclose(norm.moving_mean.asnumpy(), np.mean([s.mean((0, 2, 3)) for s in seen], 0), atol=1e-4)
     assert np.allclose(norm.moving_variance.asnumpy(), np.mean([s.var((0, 2, 3)) for s in seen], 0), rtol=2e-2)
+
+
+def test_evened_features_spread_alike():
+    network = MobileNetV2(0.1, pad_mode="pad")
+    distill_training.initialise(network, seed=6)
+    batch = as_input(pixels(32, 64))
+    settle_statistics(network, [batch])
+    before = network(ms.Tensor(batch)).asnumpy()
+    even_out(network, [batch[:16], batch[16:]])
+    after = network(ms.Tensor(batch)).asnumpy()
+    alive = (before.std(0) > 0.01) & (after.max(0) < 3)  # the others meet the largest factor, or the ceiling of ReLU6
+    assert alive.sum() > 100 and np.allclose(after.std(0)[alive], 0.5, rtol=0.05)
+    assert before.std(0)[alive].max() > 2 * before.std(0)[alive].min()
 
 
 def test_half_of_the_batches_is_the_favoured_tar():

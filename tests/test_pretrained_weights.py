@@ -6,7 +6,8 @@ import pytest
 from conftest import REAL_WEIGHTS, SHARED, TOY_RECORD, needs_real_data, save_toy_backbone
 
 from datasets.base import InputError
-from pretrained.catalog import TENSORFLOW_1_0_224
+from pretrained import weights
+from pretrained.catalog import EMBEDDED, EMBEDDED_FILE, TENSORFLOW_1_0_224
 from pretrained.weights import facts_file, load_backbone, read_ckpt
 
 
@@ -139,3 +140,26 @@ def test_imagenet_names_come_out_right():
     said = (features @ head["dense.weight"].T + head["dense.bias"]).argmax(1)
     assert not damaged
     assert np.mean((said >= first) & (said <= last)) >= 0.9
+
+
+def test_the_embedded_backbone_is_the_committed_file():
+    backbone = load_backbone(None)
+    assert backbone.record == EMBEDDED and EMBEDDED_FILE.stat().st_size < 5_000_000
+    image = np.random.default_rng(0).random((2, 3, 128, 128), np.float32) * 2 - 1
+    features = backbone.network(ms.Tensor(image)).asnumpy()
+    assert features.shape == (2, 1280) and np.abs(features[0] - features[1]).max() > 0.01
+
+
+@pytest.mark.parametrize("damage", ["deleted", "cut short", "one byte changed"])
+def test_a_damaged_embedded_backbone_is_not_used(tmp_path, monkeypatch, damage):
+    copy = tmp_path / EMBEDDED_FILE.name
+    whole = bytearray(EMBEDDED_FILE.read_bytes())
+    if damage == "cut short":
+        copy.write_bytes(whole[: len(whole) // 2])
+    elif damage == "one byte changed":
+        whole[len(whole) // 2] ^= 1
+        copy.write_bytes(whole)
+    monkeypatch.setattr(weights, "EMBEDDED_FILE", copy)
+    with pytest.raises(InputError, match=f"git checkout -- pretrained/{copy.name}") as caught:
+        load_backbone(None)
+    assert str(copy) in str(caught.value) and ("missing" in str(caught.value)) == (damage == "deleted")
