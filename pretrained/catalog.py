@@ -62,16 +62,23 @@ TENSORFLOW_1_0_224 = WeightsRecord(
     sha256="c8412b61ef3c43219a341a7dbaf7f1175876d3460c36c552d7186c05591dd2df",
 )
 
-# The backbone that comes with the project, so that the first command needs no download.
+# The backbone that comes with the project, so that the first command needs no download. Made by
+#
+#   python -m pretrained.distill --pool POOL --teacher MOBILENET_1.0.ckpt --out STUDENT.ckpt --mixed 0 --steps 22000
+#   python -m pretrained.distill ... --mixed 8 --steps 34000 --resume
+#
+# of which the first was stopped after 20,500 steps and the second after 32,000: 90 minutes on 2 CPU cores, which other
+# work shared. Frozen, with a linear head: 87.5 % of 200 photographs of cats and dogs (82.2 to 91.4).
 EMBEDDED = WeightsRecord(
     name="mobilenet_v2_0.35_128_distilled",
     width=0.35,
     pad_mode="pad",
     bn_eps=1e-5,
     image=ImageSpec(size=(128, 128), resize=(146, 146), mean_unit=(0.5, 0.5, 0.5), std_unit=(0.5, 0.5, 0.5)),
-    source="this project: pretrained/distill.py, PLACEHOLDER",
-    licence="Apache-2.0",
-    sha256="d3c7157f9b70f97df0b1500733b04c0b76aecfc458a2064ea9d10c0272da9987",
+    source="this project, distilled from TensorFlow's mobilenet_v2_1.0_224 on 10,199 unlabelled photographs of "
+    "Caltech-101, Tiny ImageNet, an ImageNet sample, and cats and dogs",
+    licence="Apache-2.0; all photographs but those of Caltech-101 (CC BY 4.0) are for research use",
+    sha256="ca5546def9f5a699ef9b687e304e6ac2d7a160fea97fa7ff5cb0dfd3dde71fae",
 )
 EMBEDDED_FILE = Path(__file__).with_name(f"{EMBEDDED.name}.ckpt")
 

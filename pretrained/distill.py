@@ -7,6 +7,17 @@ A frozen teacher and a student (random at the start) look at the same random cro
 student predicts the teacher's softened class probabilities and the principal components of its pooled features.
 The map is thrown away; only the student's backbone is written, under the network's own names. No label is used.
 
+Measured on 2 CPU cores: 400 to 650 pictures a second at 64 pixels, 200 to 300 at 96. What came of it, by 5-fold
+cross-validation of a linear classifier on 1,400 photographs of cats and dogs that are not in the pool:
+
+    steps     8,000 at 64 pixels                                     80.4 %
+             16,500 at 64 pixels                                     82.7 %
+             20,500, the last 3,300 at 96 pixels                     85.8 %
+             32,000, the last 11,500 with mixtures too               87.2 %  (the embedded file; 87.5 % of 200 others)
+
+At 16,500 steps the divergence was 0.81 on views that were trained on, 0.94 on new views of the same pictures and 1.6 on
+other photographs: more pictures would help most.
+
 Hinton et al., "Distilling the Knowledge in a Neural Network", 2015; Romero et al., "FitNets", 2015;
 Beyer et al., "Knowledge distillation: a good teacher is patient and consistent", 2022 (same crop for both);
 Sandler et al., "MobileNetV2", 2018; small pictures first: Howard, "Training Imagenet in 3 hours", 2018.
@@ -26,7 +37,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--teacher", type=Path, required=True, help="CKPT of MobileNetV2 1.0 with its head")
     parser.add_argument("--out", type=Path, required=True, help="where the student's CKPT goes")
     parser.add_argument("--cache_dir", type=Path, default=Path("cache/distill"), help="views and teacher's answers")
-    parser.add_argument("--steps", type=int, default=22_000, help="batches (22000)")
+    parser.add_argument("--steps", type=int, default=34_000, help="batches (34000)")
     parser.add_argument("--views", type=int, default=8, help="different random crops of a picture (8)")
     parser.add_argument("--mixed", type=int, default=8, help="mixtures of a picture with others (8)")
     parser.add_argument("--favour", default="cats_dogs_unlabelled", help="tar that makes up half of every batch")

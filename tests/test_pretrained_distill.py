@@ -9,7 +9,7 @@ import pytest
 from conftest import RED_GREEN, draw_toys
 from mindspore import nn
 
-from pretrained import distill, distill_training, distill_views
+from pretrained import distill, distill_student, distill_training, distill_views
 from pretrained.distill_student import Kernels, Student, build_kernels, even_out, patches, settle_statistics
 from pretrained.mobilenet_v2 import MobileNetV2
 from pretrained.weights import read_ckpt
@@ -102,7 +102,8 @@ def test_settled_statistics_are_those_of_the_pictures():
     assert np.allclose(norm.moving_variance.asnumpy(), np.mean([s.var((0, 2, 3)) for s in seen], 0), rtol=2e-2)
 
 
-def test_evened_features_spread_alike():
+def test_evened_features_spread_alike(monkeypatch):
+    monkeypatch.setattr(distill_student, "SPREAD", 0.05)  # far below ReLU6's ceiling
     network = MobileNetV2(0.1, pad_mode="pad")
     distill_training.initialise(network, seed=6)
     batch = as_input(pixels(32, 64))
@@ -110,9 +111,9 @@ def test_evened_features_spread_alike():
     before = network(ms.Tensor(batch)).asnumpy()
     even_out(network, [batch[:16], batch[16:]])
     after = network(ms.Tensor(batch)).asnumpy()
-    alive = (before.std(0) > 0.01) & (after.max(0) < 3)  # the others meet the largest factor, or the ceiling of ReLU6
-    assert alive.sum() > 100 and np.allclose(after.std(0)[alive], 0.5, rtol=0.05)
-    assert before.std(0)[alive].max() > 2 * before.std(0)[alive].min()
+    below = before.max(0) < 1.5  # so that none of the four places averaged was at the ceiling
+    assert below.sum() > 50 and np.allclose(after.std(0)[below], 0.05, rtol=0.01)
+    assert before.std(0)[below].max() > 1.2 * before.std(0)[below].min()
 
 
 def test_half_of_the_batches_is_the_favoured_tar():
