@@ -67,18 +67,18 @@ def rows(given: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ours(given: argparse.Namespace) -> list[float]:
-    """Seconds of each counted epoch of `finetune.train.fit`."""
+    """Seconds of each counted epoch of `finetune.train.Trainer.fit`."""
     from finetune.device import init_device
 
     init_device("CPU", threads=given.threads)
     from finetune.config import ModelConfig, TrainConfig
     from finetune.networks import from_scratch
-    from finetune.train import fit
+    from finetune.train import Trainer
 
     x, y = rows(given)
     config = TrainConfig(epochs=given.epochs, batch_size=given.batch_size, l2=0.0, patience=0)
     network = from_scratch(ModelConfig(), (1, 28, 28), 10, seed=1)
-    fitted = fit(network, (x, y), (x[:0], y[:0]), config, 10, seed=1, on_epoch=lambda line: None)
+    fitted = Trainer(network, (x, y), (x[:0], y[:0]), config, 10, seed=1).fit(on_epoch=lambda line: None)
     return [row.seconds for row in fitted.history[1:]]
 
 

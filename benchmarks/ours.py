@@ -22,7 +22,7 @@ if __name__ == "__main__":
     from finetune.engines.choose import choose_engine
     from finetune.features import extract
     from finetune.networks import Head
-    from finetune.train import fit
+    from finetune.train import Trainer
     from pretrained.weights import load_backbone
 
     if given.task == "extract":
@@ -55,6 +55,8 @@ if __name__ == "__main__":
         x, y = head_data(given.place)
         config = TrainConfig(patience=0)
         head = Head(x.shape[1], 2, seed=1)
-        whole, fitted = timed(lambda: fit(head, (x, y), (x[:0], y[:0]), config, 2, 1, lambda line: None))
+        whole, fitted = timed(
+            lambda: Trainer(head, (x, y), (x[:0], y[:0]), config, 2, 1).fit(on_epoch=lambda line: None)
+        )
         later = [row.seconds for row in fitted.history[1:]]  # the first epoch compiles
         report(seconds=sum(later) / len(later) * config.epochs, with_compilation=whole, peak_mb=peak_mb())

@@ -1,4 +1,4 @@
-"""fit -> train_epoch -> train_step: one loop, for a head on features as for a network on pictures.
+"""Trainer.fit -> train_epoch -> TrainStep: one loop, for a head on features as for a network on pictures.
 
 All rows stay on the device; a step is told which rows to take. The last batch of an epoch is filled
 up with rows of weight 0, so that no row is dropped. One graph is compiled, and it takes many steps a
@@ -12,8 +12,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import asdict, dataclass
 
 import mindspore as ms
 import numpy as np
@@ -24,6 +23,7 @@ from finetune import augment
 from finetune.config import TrainConfig
 from finetune.evaluate import Predictor
 from finetune.metrics import cross_entropy
+from finetune.optimizers import decayed, learning_rates, make_optimizer, phases
 
 STEPS_A_CALL = 50  # at most; Ctrl-C waits for the end of a call
 
@@ -45,7 +45,7 @@ class EpochRow:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What `fit` leaves beside the network, which holds the weights of the best epoch."""
+    """What `Trainer.fit` leaves beside the network, which holds the weights of the best epoch."""
 
     history: tuple[EpochRow, ...]
     best_epoch: int
@@ -97,21 +97,11 @@ class TrainSteps(nn.Cell):
         return loss_sum, correct_sum
 
 
-def fit(
-    network: nn.Cell,
-    train: tuple[np.ndarray, np.ndarray],
-    valid: tuple[np.ndarray, np.ndarray],
-    config: TrainConfig,
-    class_count: int,
-    seed: int,
-    on_epoch: Callable[[str], None] = print,
-) -> Fitted:
-    """Train `network` on x (N, ...) float32 and y (N,) int32; see `Trainer.fit`."""
-    return Trainer(network, train, valid, config, class_count, seed).fit(on_epoch=on_epoch)
-
-
 class Trainer:
-    """The training of one network, compiled once; every `fit` begins at the weights it has now."""
+    """The training of one network on x (N, ...) float32 and y (N,) int32, compiled once.
+
+    Every `fit` begins at the weights that the network has now.
+    """
 
     def __init__(
         self,
@@ -245,23 +235,6 @@ class Values(nn.Cell):
         return tuple(ms.Tensor(parameter.asnumpy().copy()) for parameter in self.parameters)
 
 
-def phases(config: TrainConfig) -> list[TrainConfig]:
-    """The whole training, or its two parts, each with its own optimizer, learning rate and number of epochs."""
-    second = min(round(config.second_part * config.epochs), config.epochs - 1)
-    if config.second_optimizer is None or not second:
-        return [config]
-    return [
-        replace(config, epochs=config.epochs - second),
-        replace(
-            config,
-            epochs=second,
-            optimizer=config.second_optimizer,
-            learning_rate=config.second_learning_rate,
-            warmup_epochs=0.0,
-        ),
-    ]
-
-
 def draw_order(y: np.ndarray, sampling: str, rng: np.random.Generator) -> np.ndarray:
     """int (N,), the rows of an epoch: each once, or N draws in which every class is equally likely."""
     if sampling == "each":
@@ -297,38 +270,6 @@ def judge(predictor: Predictor, x: np.ndarray, y: np.ndarray) -> tuple[float, fl
         return math.nan, math.nan
     probabilities = predictor(x)
     return cross_entropy(probabilities, y), float((probabilities.argmax(1) == y).mean())
-
-
-def learning_rates(config: TrainConfig, steps_per_epoch: int) -> np.ndarray:
-    """float32 (steps,): linear warm-up, then a cosine to 0 (Loshchilov & Hutter, "SGDR", 2017)."""
-    total = config.epochs * steps_per_epoch
-    warmup = min(round(config.warmup_epochs * steps_per_epoch), total - 1)
-    step = np.arange(total)
-    rising = (step + 1) / max(warmup, 1)
-    falling = 0.5 * (1 + np.cos(np.pi * (step - warmup) / (total - warmup)))
-    return (config.learning_rate * np.where(step < warmup, rising, falling)).astype(np.float32)
-
-
-def make_optimizer(network: nn.Cell, config: TrainConfig, rates: np.ndarray) -> nn.Optimizer:
-    """Weight decay acts on weight matrices and kernels, not on biases."""
-    weights = decayed(network)
-    rest = [p for p in network.trainable_params() if p.ndim < 2]
-    groups = [{"params": weights, "weight_decay": config.weight_decay}, {"params": rest}]
-    schedule = [float(rate) for rate in rates]
-    make = {
-        "sgd": nn.SGD,
-        "momentum": partial(nn.Momentum, momentum=config.momentum),
-        "adam": nn.Adam,
-        "rmsprop": nn.RMSProp,
-        "adadelta": nn.Adadelta,
-        "adagrad": nn.Adagrad,
-    }[config.optimizer]
-    return make(groups, learning_rate=schedule)
-
-
-def decayed(network: nn.Cell) -> list[ms.Parameter]:
-    """The parameters that weight decay and the L1 and L2 penalties act on."""
-    return [parameter for parameter in network.trainable_params() if parameter.ndim >= 2]
 
 
 def class_weights(labels: np.ndarray, class_count: int, kind: str) -> np.ndarray:

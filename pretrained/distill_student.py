@@ -2,7 +2,8 @@
 
 MindSpore's gradients of depthwise convolution and BatchNorm on CPU take most of a training step. Here activations
 lie as (C, H, W, B): a 1x1 convolution is one matrix product, and the other layers (`distill_kernels.cc`, built by
-the C++ compiler of the machine) walk over B pictures at a time. Measured: 6 times as many pictures a second.
+the C++ compiler of the machine) walk over B pictures at a time. Measured at 64 pixels, 64 pictures a batch: 124
+pictures a second by the plain network, 430 to 460 in this form.
 
 For training only. BatchNorm uses the statistics of the batch and keeps none: see `settle_statistics`.
 Letters: C channels, B pictures a batch (a multiple of 16), H x W pixels, O x O pixels out, D features.

@@ -19,10 +19,11 @@ import numpy as np
 from mindspore import nn, ops
 
 from pretrained.distill_student import Kernels, Student, build_kernels, even_out, patches, settle_statistics
+from pretrained.distill_views import SIZE, SMALL
 from pretrained.mobilenet_v2 import MobileNetV2
 from pretrained.weights import read_ckpt
 
-SIZES = ((0.78, 64), (1.0, 96))  # until this part of the steps, pixels a side
+SIZES = ((0.78, SMALL), (1.0, SIZE))  # until this part of the steps, pixels a side
 TEMPERATURE = 2.0  # divides the teacher's logits: small probabilities say which classes are alike
 COMPONENTS = 128  # principal components of the teacher's features
 JITTER = 1 / 16  # of the side: how far a view is shifted, anew at each step

@@ -89,6 +89,8 @@ def prepare(pictures: list[bytes], chance: np.ndarray, args: argparse.Namespace)
     mark = args.cache_dir / "progress.json"  # what is finished; written after the rows themselves
     state = json.loads(mark.read_text(encoding="utf-8")) if mark.exists() else {}
     done = state.get("done", 0) if state.get("facts") == facts else 0
+    if not done:
+        mark.unlink(missing_ok=True)  # of rows that are overwritten now
     shapes = {
         "views": ((k_views, len(pictures), SIZE, SIZE, 3), np.uint8),
         "features": ((k_views, len(pictures), 1280), np.float16),

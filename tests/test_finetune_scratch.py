@@ -16,8 +16,9 @@ from datasets.split import make_split
 from finetune.config import AugmentConfig, ModelConfig, TrainConfig, load_config
 from finetune.evaluate import Predictor
 from finetune.networks import from_scratch
+from finetune.optimizers import phases
 from finetune.scratch import extract_pixels, make_network
-from finetune.train import draw_order, fit, phases
+from finetune.train import Trainer, draw_order
 
 CONFIGS = CHECKOUT / "finetune" / "configs"
 LENET_CKPT = SHARED / "pretrained" / "lenet_ckpt"
@@ -107,7 +108,7 @@ def xor(seed: int) -> float:
     found, spec = extract_pixels(dataset, split, config.model)
     network = make_network(config, spec, 2)
     train, valid = ((found.rows[rows], dataset.labels[rows]) for rows in (split.train, split.valid))
-    fit(network, train, valid, config.train, 2, seed, lambda line: None)
+    Trainer(network, train, valid, config.train, 2, seed).fit(on_epoch=lambda line: None)
     return float((Predictor(network)(found.rows[split.eval]).argmax(1) == dataset.labels[split.eval]).mean())
 
 
@@ -141,7 +142,7 @@ SMALL = ModelConfig(backbone=None, filters=[4, 8], paddings=[2, 0], layers=[16],
 def trained_on_bars(model=SMALL, train=QUICK, seed=1):
     network = from_scratch(model, (1, 12, 12), 2, seed)
     x, y = bars()
-    fitted = fit(network, (x, y), (x[:0], y[:0]), train, 2, seed, lambda line: None)
+    fitted = Trainer(network, (x, y), (x[:0], y[:0]), train, 2, seed).fit(on_epoch=lambda line: None)
     held_x, held_y = bars(100, seed=9)
     return network, fitted, float((Predictor(network)(held_x).argmax(1) == held_y).mean())
 

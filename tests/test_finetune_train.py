@@ -10,7 +10,8 @@ from datasets.base import InputError
 from finetune.config import TrainConfig
 from finetune.evaluate import Predictor, evaluate
 from finetune.networks import Head
-from finetune.train import Trainer, TrainStep, TrainSteps, class_weights, fit, learning_rates, log_line, make_optimizer
+from finetune.optimizers import learning_rates, make_optimizer
+from finetune.train import Trainer, TrainStep, TrainSteps, class_weights, log_line
 
 D, C = 12, 3
 QUICK = TrainConfig(epochs=12, batch_size=16, learning_rate=0.05, l2=0.0, patience=0)
@@ -26,7 +27,8 @@ def blobs(count: int, seed: int = 0, noise: float = 0.7):
 
 def train(config=QUICK, seed=1, head=None, data=None, valid=None):
     head = head or Head(D, C, seed=seed)
-    fitted = fit(head, data or blobs(100), valid or blobs(60, seed=9), config, C, seed, lambda line: None)
+    trainer = Trainer(head, data or blobs(100), valid or blobs(60, seed=9), config, C, seed)
+    fitted = trainer.fit(on_epoch=lambda line: None)
     return head, fitted
 
 
@@ -55,7 +57,7 @@ def test_a_hidden_layer_and_dropout_learn_what_a_line_cannot():
     config = replace(QUICK, epochs=30)
     for hidden, low, high in ((0, 0.0, 0.7), (32, 0.9, 1.0)):
         head = Head(2, 2, hidden=hidden, dropout=0.05 if hidden else 0.0)
-        fit(head, (x, y), (x[:0], y[:0]), config, 2, 1, lambda line: None)
+        Trainer(head, (x, y), (x[:0], y[:0]), config, 2, 1).fit(on_epoch=lambda line: None)
         assert low <= (Predictor(head)(x).argmax(1) == y).mean() <= high
 
 
