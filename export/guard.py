@@ -175,6 +175,9 @@ class PatientProtocol(AutoHTTPProtocol):
 
     def connection_made(self, transport) -> None:
         super().connection_made(transport)
+        # asyncio does so only for sockets that say IPPROTO_TCP, which uvicorn's do not: an answer's second part
+        # would wait 40 ms for the acknowledgement of its first.
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.header_timer, self.header_bytes = None, 0
         self.await_headers(0)
 

@@ -3,15 +3,14 @@
     python -m export serve runs/cats_vs_dogs
     curl -F picture=@photo.jpg http://127.0.0.1:8000/predict
 
-Pictures are decoded by a few threads, wait in one bounded queue, and are computed in batches by one worker.
-Nothing that is sent is kept.
+Pictures wait in one bounded queue; a few workers decode them and compute them in batches. Nothing that is sent is kept.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from concurrent.futures import ThreadPoolExecutor
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +28,6 @@ from export.pictures import PICTURES, PIXELS, Prepared, prepare, uploaded
 from export.refusal import Json, Refusal
 from export.served import BATCH_SIZE, Served, open_served
 from finetune.calibrate import temper
-from finetune.device import usable_cores
 
 WAITING = 128  # pictures that were accepted and have no answer yet
 MAPS = 10  # classes of a picture, the likeliest
@@ -62,10 +60,9 @@ class Application:
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _app):
-        self.decoders = ThreadPoolExecutor(usable_cores(), "decoder")
-        self.batcher = Batcher(self.served, BATCH_SIZE, WAITING, self.served.workers)
+        decode = functools.partial(prepare, spec=self.served.image)
+        self.batcher = Batcher(decode, self.served, BATCH_SIZE, WAITING, self.served.workers)
         yield
-        self.decoders.shutdown()
         self.batcher.close()
 
     async def health(self, _request: Request) -> Json:
@@ -74,7 +71,7 @@ class Application:
     async def mistake(self, request: Request) -> Response:
         number = request.path_params["number"]
         row = int(number) if number.isascii() and number.isdigit() and len(number) < 9 else -1
-        content = await asyncio.get_running_loop().run_in_executor(self.decoders, self.card.thumbnail, row)
+        content = await asyncio.get_running_loop().run_in_executor(None, self.card.thumbnail, row)
         return Response(content, media_type="image/jpeg")
 
     async def predict(self, request: Request) -> Json:
@@ -100,10 +97,8 @@ class Application:
         )
 
     async def answer(self, name: str, content: bytes, with_maps: bool) -> dict | Refusal:
-        loop = asyncio.get_running_loop()
         try:
-            prepared = await loop.run_in_executor(self.decoders, prepare, content, self.served.image)
-            probabilities, maps = await asyncio.wrap_future(self.batcher.submit(prepared.image))
+            prepared, probabilities, maps = await asyncio.wrap_future(self.batcher.submit(content))
         except Refusal as refusal:
             return refusal
         except Full:

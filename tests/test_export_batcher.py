@@ -1,9 +1,12 @@
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
 
-from export.batcher import Batcher, Full
+from export import batcher as module
+from export.batcher import Full
+from export.pictures import Prepared
 
 
 class Gate:
@@ -21,7 +24,44 @@ class Gate:
 
 
 def picture(value):
-    return np.full((4, 4, 3), value, np.uint8)
+    return bytes([value])
+
+
+def prepare(content):
+    """A file of one byte is a picture of that grey; one of none is damaged."""
+    if not content:
+        raise ValueError("damaged")
+    return Prepared(np.full((4, 4, 3), content[0], np.uint8), (0, 0, 1, 1), (4, 4))
+
+
+Batcher = partial(module.Batcher, prepare)
+
+
+def test_a_damaged_picture_is_told_and_those_beside_it_are_computed():
+    gate = Gate()
+    batcher = Batcher(gate, largest=4, waiting=5)
+    first = batcher.submit(picture(1))
+    gate.entered.acquire()
+    damaged, fine = batcher.submit(b""), batcher.submit(picture(7))
+    gate.open.set()
+    with pytest.raises(ValueError, match="damaged"):
+        damaged.result()
+    assert first.result()[1][0] == 1 and fine.result()[1][0] == 7
+    assert gate.sizes == [1, 1]
+    batcher.close()
+
+
+def test_workers_share_what_waits():
+    gate = Gate()
+    batcher = Batcher(gate, largest=8, waiting=20, workers=2)
+    futures = [batcher.submit(picture(value)) for value in (0, 1)]
+    gate.entered.acquire()
+    gate.entered.acquire()
+    futures += [batcher.submit(picture(value)) for value in range(2, 8)]
+    gate.open.set()
+    assert [future.result()[1][0] for future in futures] == list(range(8))
+    assert max(gate.sizes) <= 4  # never all six
+    batcher.close()
 
 
 def test_what_waits_is_computed_together_and_each_gets_its_own_answer():
@@ -31,7 +71,7 @@ def test_what_waits_is_computed_together_and_each_gets_its_own_answer():
     gate.entered.acquire()
     futures += [batcher.submit(picture(value)) for value in range(1, 7)]
     gate.open.set()
-    assert [future.result()[0].tolist() for future in futures] == [[value, value] for value in range(7)]
+    assert [future.result()[1].tolist() for future in futures] == [[value, value] for value in range(7)]
     assert gate.sizes == [1, 4, 2]
     batcher.close()
 
@@ -45,7 +85,7 @@ def test_the_queue_is_bounded():
     with pytest.raises(Full):
         batcher.submit(picture(9))
     gate.open.set()
-    assert all(future.result()[0][0] == 9 for future in accepted)
+    assert all(future.result()[1][0] == 9 for future in accepted)
     batcher.close()
 
 
@@ -58,7 +98,7 @@ def test_closing_finishes_what_was_accepted(workers):
     closing.start()
     gate.open.set()
     closing.join()
-    assert [future.result(0)[0][0] for future in futures] == list(range(20))
+    assert [future.result(0)[1][0] for future in futures] == list(range(20))
     with pytest.raises(Full):
         batcher.submit(picture(1))
     batcher.close()
@@ -74,7 +114,7 @@ def test_an_error_reaches_who_waits_and_the_worker_lives_on():
     bad, good = batcher.submit(picture(13)), batcher.submit(picture(12))
     with pytest.raises(ValueError, match="thirteen"):
         bad.result()
-    assert good.result()[0][0] == 12
+    assert good.result()[1][0] == 12
     batcher.close()
 
 
@@ -86,5 +126,5 @@ def test_a_picture_that_nobody_waits_for_any_more_stops_nothing():
     left, stayed = batcher.submit(picture(2)), batcher.submit(picture(3))
     assert left.cancel()
     gate.open.set()
-    assert first.result()[0][0] == 1 and stayed.result()[0][0] == 3
+    assert first.result()[1][0] == 1 and stayed.result()[1][0] == 3
     batcher.close()

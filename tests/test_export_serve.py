@@ -62,6 +62,18 @@ def reason(response) -> str:
     return found["reason"]
 
 
+def test_the_second_part_of_an_answer_does_not_wait_for_an_acknowledgement(url, monkeypatch):
+    at_once, made = [], guard.PatientProtocol.connection_made
+
+    def connection_made(self, transport):
+        made(self, transport)
+        at_once.append(transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    monkeypatch.setattr(guard.PatientProtocol, "connection_made", connection_made)
+    httpx.get(f"{url}/health")
+    assert len(at_once) == 1 and at_once[0]
+
+
 def test_every_evaluation_picture_is_answered_as_it_was_evaluated(exported, url, toy_pictures):
     with (exported / "predictions.csv").open(encoding="utf-8", newline="") as file:
         evaluated = list(csv.DictReader(file))

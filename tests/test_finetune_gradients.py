@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from mindspore import nn
 
+from finetune import networks
 from finetune.config import ModelConfig, TrainConfig
 from finetune.networks import from_scratch
 from finetune.train import TrainStep
@@ -64,9 +65,7 @@ class Convolved(nn.Cell):
 
     def __init__(self, config: ModelConfig, padding: int):
         super().__init__()
-        from finetune.networks import convolution
-
-        self.conv = convolution(2, 2, padding, config, np.random.default_rng(1))
+        self.conv = networks.convolution(2, 2, padding, config, np.random.default_rng(1))
 
     def construct(self, x):
         return self.conv(x).sum((2, 3))
@@ -91,3 +90,41 @@ def test_convolution(dilation, padding):
             logits += windows[:, :, i, j] @ kernel[:, :, i, j].T
     wanted = np.einsum("bf,bcij->fcij", softmax_gradient(logits, y), windows)
     assert found == pytest.approx(wanted, abs=2e-5)
+
+
+class ConvolvedAndPooled(nn.Cell):
+    """The same with pooling behind it, as LeNet-5 has it."""
+
+    def __init__(self, config: ModelConfig, padding: int):
+        super().__init__()
+        convolution = networks.convolution(2, 2, padding, config, np.random.default_rng(1))
+        self.conv = networks.PooledConvolution(convolution, config)
+
+    def construct(self, x):
+        return self.conv(x).sum((2, 3))
+
+
+@pytest.mark.parametrize("dilation, padding, kernel", [(1, 0, 3), (1, 2, 5), (1, 1, 2), (2, 0, 3)])
+@pytest.mark.parametrize("training", [True, False])
+def test_convolution_and_pooling(training, dilation, padding, kernel):
+    """Each pooled place hands its gradient to the window in which the maximum was. 9x8 pixels: odd sides occur."""
+    x, y = RNG.normal(0, 1, (3, 2, 9, 8)).astype(np.float32), np.array([0, 1, 1], np.int32)
+    network = ConvolvedAndPooled(ModelConfig(kernel=kernel, dilation=dilation), padding).set_train(training)
+    (weight,) = (p.asnumpy().astype(np.float64) for p in network.trainable_params())
+    (found,) = gradients_of(network, x, y).values()
+
+    padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+    reach = dilation * (kernel - 1)
+    height, width = (side - reach for side in padded.shape[2:])
+    logits, windows = np.zeros((3, 2)), np.zeros((3, 2, 2, kernel, kernel))  # of the maxima, summed: picture, filter
+    for n, f, i, j in np.ndindex(3, 2, height // 2, width // 2):
+        four = [
+            padded[n, :, r : r + reach + 1 : dilation, c : c + reach + 1 : dilation]
+            for r in (2 * i, 2 * i + 1)
+            for c in (2 * j, 2 * j + 1)
+        ]
+        answers = [(window * weight[f]).sum() for window in four]
+        logits[n, f] += max(answers)
+        windows[n, f] += four[int(np.argmax(answers))]
+    delta = softmax_gradient(logits, y)
+    assert found == pytest.approx(np.einsum("nf,nfchw->fchw", delta, windows), abs=1e-5)
