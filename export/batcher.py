@@ -42,7 +42,7 @@ class Batcher:
             worker.start()
 
     def submit(self, content: bytes) -> Future[Any]:
-        """A file -> a future of (`Prepared`, probabilities (C,), maps (C, H', W') or None), or of what `prepare` raised.
+        """A file -> a future of (`Prepared`, probabilities (C,), maps (C, H', W') or None) or of what `prepare` raised.
 
         Raises:
             Full: or closed; ask again later.
