@@ -277,25 +277,32 @@ FOREIGN = ModelConfig(backbone=None, image_size=[32, 32], filters=[6, 16], paddi
 
 
 @needs_shared
-@pytest.mark.parametrize("name, accuracy", [("ythlml__checkpoint_lenet-1_1875.ckpt", 0.96),
-                                            ("ythlml__checkpoint_lenet_1-1_1875.ckpt", 0.952)])  # fmt: skip
-def test_other_peoples_lenet_reaches_its_accuracy(mnist, name, accuracy):
-    """With optimizer slots in the file, on the first 2,000 test digits."""
+@pytest.mark.parametrize(
+    "name, accuracy, within",
+    [
+        ("ythlml__checkpoint_lenet-1_1875.ckpt", 0.96, 0.004),
+        ("ythlml__checkpoint_lenet_1-1_1875.ckpt", 0.952, 0.004),
+        ("Qishna__Task-01__LeNet5_19_step.ckpt", 0.1, 0.05),  # loads, but was hardly trained: it guesses
+    ],
+)
+def test_other_peoples_lenet_reaches_its_accuracy(mnist, name, accuracy, within):
+    """The first two with optimizer slots in the file. On the first 2,000 test digits."""
     first = replace(mnist, pixels=mnist.pixels[60000:62000], labels=mnist.labels[60000:62000], parts=None)
     rows = np.arange(2000)
     found, spec = extract_pixels(first, Split(rows, rows[:0], rows), FOREIGN)
     config = load_config(None, {"model.backbone": None, "model.pretrain_ckpt": str(LENET_CKPT / name),
                                 "model.image_size": [32, 32], "model.paddings": [0, 0]})  # fmt: skip
     network = make_network(config, spec, 10)
-    assert (Predictor(network)(found.rows).argmax(1) == first.labels).mean() == pytest.approx(accuracy, abs=0.004)
+    assert (Predictor(network)(found.rows).argmax(1) == first.labels).mean() == pytest.approx(accuracy, abs=within)
 
 
 @needs_shared
-def test_a_foreign_file_that_does_not_fit_is_refused_with_its_differences(mnist):
+@pytest.mark.parametrize("steps", [1, 19])
+def test_a_foreign_file_that_does_not_fit_is_refused_with_its_differences(mnist, steps):
     first = replace(mnist, pixels=mnist.pixels[:50], labels=mnist.labels[:50], parts=None)
     rows = np.arange(50)
     _, spec = extract_pixels(first, Split(rows, rows[:0], rows), ModelConfig(backbone=None))
-    toy = str(LENET_CKPT / "Qishna__Task-02__LinearNet_1_step.ckpt")
+    toy = str(LENET_CKPT / f"Qishna__Task-02__LinearNet_{steps}_step.ckpt")
     with pytest.raises(InputError) as caught:
         make_network(load_config(None, {"model.backbone": None, "model.pretrain_ckpt": toy}), spec, 10)
     for words in ("8 missing", "conv1.weight", "fc3.bias", "2 unexpected", "fc.weight", "change model.network"):
