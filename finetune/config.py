@@ -56,7 +56,7 @@ class AugmentConfig:
 @dataclass(frozen=True)
 class TrainConfig:
     epochs: int = 30
-    batch_size: int = 64
+    batch_size: Optional[int] = None  # rows a step; null: 64, or fewer so that an epoch has 20 steps
     optimizer: str = "adam"  # sgd, momentum, adam, rmsprop, adadelta, adagrad
     learning_rate: float = 0.001  # the highest; a cosine leads it to 0
     second_optimizer: Optional[str] = None  # takes over for the last part of the epochs

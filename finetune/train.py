@@ -26,6 +26,10 @@ from finetune.metrics import cross_entropy
 from finetune.optimizers import decayed, learning_rates, make_optimizer, phases
 
 STEPS_A_CALL = 50  # at most; Ctrl-C waits for the end of a call
+BATCH_SIZE = 64
+# A folder of a few dozen pictures would get a few dozen steps in all. With 20 pictures of cats and dogs, batches of 1
+# led to 77 % of the others, one batch an epoch to 71 %; with 60 pictures it was 83 % and 82 %.
+STEPS_AN_EPOCH = 20
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,7 @@ class Trainer:
     ):
         self.network, self.valid, self.config, self.seed = network, valid, config, seed
         self.x, self.y = train
+        self.batch_size = config.batch_size or min(BATCH_SIZE, max(1, len(self.x) // STEPS_AN_EPOCH))
         self.device_x, self.device_y = map(ms.Tensor, train)
         self.steps_a_call = min(self.steps(len(self.x)), STEPS_A_CALL)  # for fewer rows too: another compiles anew
         self.class_weights = class_weights(self.y, class_count, config.class_weights)
@@ -124,7 +129,7 @@ class Trainer:
 
     def steps(self, rows: int) -> int:
         """Steps an epoch."""
-        return math.ceil(rows / self.config.batch_size)
+        return math.ceil(rows / self.batch_size)
 
     def fit(self, rows: np.ndarray | None = None, on_epoch: Callable[[str], None] = print) -> Fitted:
         """Train on `rows`, or on all of them; leave the weights of the best epoch in the network.
@@ -153,7 +158,7 @@ class Trainer:
                 self.device_x,
                 self.device_y,
                 row_weights,
-                config.batch_size,
+                self.batch_size,
                 self.steps_a_call,
                 order,
             )

@@ -51,6 +51,13 @@ def test_it_learns_with_every_option(changes):
     assert fitted.history[-1].train_loss < fitted.history[0].train_loss
 
 
+@pytest.mark.parametrize("given, rows, wanted", [(None, 12, 1), (None, 65, 3), (None, 5000, 64), (50, 12, 50)])
+def test_few_rows_get_steps_enough(given, rows, wanted):
+    trainer = Trainer(Head(D, C), blobs(rows), blobs(0), TrainConfig(batch_size=given), C, 1)
+    assert trainer.batch_size == wanted
+    assert given or trainer.steps(rows) >= min(rows, 20)
+
+
 def test_a_hidden_layer_and_dropout_learn_what_a_line_cannot():
     x = np.random.default_rng(0).uniform(-1, 1, (400, 2)).astype(np.float32)
     y = (x[:, 0] * x[:, 1] > 0).astype(np.int32)
