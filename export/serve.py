@@ -26,7 +26,7 @@ from export.guard import READ_SECONDS, UPLOAD_BYTES, Guard, PatientProtocol
 from export.openapi import description
 from export.pictures import PICTURES, PIXELS, Prepared, prepare, uploaded
 from export.refusal import Json, Refusal
-from export.served import BATCH_SIZE, Served, open_served
+from export.served import Served, open_served
 from finetune.calibrate import temper
 
 WAITING = 128  # pictures that were accepted and have no answer yet
@@ -61,7 +61,7 @@ class Application:
     @contextlib.asynccontextmanager
     async def lifespan(self, _app):
         decode = functools.partial(prepare, spec=self.served.image)
-        self.batcher = Batcher(decode, self.served, BATCH_SIZE, WAITING, self.served.workers)
+        self.batcher = Batcher(decode, self.served, self.served.together, WAITING, self.served.workers)
         yield
         self.batcher.close()
 
