@@ -34,9 +34,8 @@ SETTLE_BATCHES = 50
 class Batches:
     """Batches in the order of the steps, made ahead in a thread. A batch depends on (seed, step) alone."""
 
-    def __init__(self, views, features, targets_of, chance, args, first: int):
-        self.views, self.features, self.targets_of, self.args = views, features, targets_of, args
-        self.cumulated = np.cumsum(chance)
+    def __init__(self, views, targets_of, chance, args, first: int):
+        self.views, self.targets_of, self.cumulated, self.args = views, targets_of, np.cumsum(chance), args
         self.ready = queue.Queue(maxsize=4)
         threading.Thread(target=self.fill, args=(first,), daemon=True).start()
 
@@ -58,33 +57,13 @@ class Batches:
         for i, mirrored in enumerate(rng.random(b) < 0.5):
             columns = at[i, 1, ::-1] if mirrored else at[i, 1]
             pixels[i] = pixels[i][at[i, 0]][:, columns]
-        told = np.asarray(self.features[k, rows], np.float32)
-        pixels, told = side_by_side(pixels, told, rng)
-        return patches(pixels), *self.targets_of(told)
+        return patches(pixels), *self.targets_of(k, rows)
 
     def __next__(self):
         batch = self.ready.get()
         if isinstance(batch, BaseException):
             raise batch
         return batch
-
-
-def side_by_side(pixels, features, rng):
-    """Half of the views (B, H, W, 3) end at a line, beyond which another view of the batch goes on.
-
-    The teacher's features (B, D) are means over the places of the picture, so that a part counts by its area: new
-    pictures at each step, with no call of the teacher. After Yun et al., "CutMix", 2019.
-    """
-    b, height, width = pixels.shape[:3]
-    other = rng.permutation(b)
-    joined, part = pixels.copy(), np.ones(b, np.float32)
-    for i in range(0, b, 2):
-        upright, share = rng.random() < 0.5, rng.uniform(0.3, 1.0)
-        rows, columns = (height, round(share * width)) if upright else (round(share * height), width)
-        joined[i] = pixels[other[i]]
-        joined[i, :rows, :columns] = pixels[i, :rows, :columns]
-        part[i] = rows * columns / (height * width)
-    return joined, part[:, None] * features + (1 - part[:, None]) * features[other]
 
 
 def size_at(step: int, steps: int) -> int:
@@ -102,7 +81,7 @@ def train(views: dict, features, chance: np.ndarray, args: argparse.Namespace) -
     initialise(network, args.seed)
     named = [(p.name, p) for p in network.get_parameters()]  # a Cell renames what it takes in
     student = Student(network, Kernels(build_kernels(args.cache_dir))).set_train(True)
-    classes = targets_of(np.zeros((1, features.shape[2]), np.float32))[0].shape[1]
+    classes = targets_of(np.array([0]), np.array([0]))[0].shape[1]
     # Centred inputs: features are means of ReLU6, all positive, and a map of those trains badly.
     centre = nn.BatchNorm1d(network.feature_size, affine=False).set_train(True)
     tell = nn.Dense(network.feature_size, classes + COMPONENTS, weight_init="zeros", bias_init="zeros")
@@ -133,7 +112,7 @@ def train(views: dict, features, chance: np.ndarray, args: argparse.Namespace) -
     everything = {name: p for name, p in everything.items() if "learning_rate" not in name}
     resume_file = args.out.with_name(f"{args.out.stem}.training.ckpt")
     first = load_state(resume_file, everything) if args.resume and resume_file.exists() else 0
-    batches = Batches(views, features, targets_of, chance, args, first)
+    batches = Batches(views, targets_of, chance, args, first)
     begin, sums, count = time.time(), np.zeros(3), 0
     for step in range(first, args.steps):
         losses = train_step(*(ms.Tensor(array) for array in next(batches)))
@@ -170,7 +149,7 @@ def plain_batches(views, args):
 
 
 def make_targets(features, teacher: Path):
-    """A function of features (B, D): the teacher's softened probabilities (B, C) and components (B, COMPONENTS)."""
+    """A function of views (k, rows): the teacher's softened probabilities (B, C) and components (B, COMPONENTS)."""
     head = read_ckpt(teacher)
     weight, bias = head["dense.weight"], head["dense.bias"]
     some = np.asarray(features[0], np.float32)
@@ -179,7 +158,8 @@ def make_targets(features, teacher: Path):
     axes = axes[:, ::-1][:, :COMPONENTS] / np.sqrt(values[::-1][:COMPONENTS].mean())
     axes = axes.astype(np.float32)
 
-    def targets_of(own):
+    def targets_of(k, rows):
+        own = np.asarray(features[k, rows], np.float32)
         logits = (own @ weight.T + bias) / TEMPERATURE
         soft = np.exp(logits - logits.max(1, keepdims=True))
         return soft / soft.sum(1, keepdims=True), (own - mean) @ axes
