@@ -105,10 +105,11 @@ def run_once(name: str, recipe: str, settings: tuple, seed: int, rotation: int, 
 
 def write_head(path: Path, accuracies: np.ndarray, seconds: float, rotations: int) -> None:
     """Replace the line that begins with "# Measured"."""
-    of = f" of {rotations} rotations each" if rotations > 1 else ""
+    of = f", {rotations} rotations each" if rotations > 1 else ""
+    several = f"mean of {len(accuracies)} seeds{of} ({accuracies.min():.2f} to {accuracies.max():.2f})"
     measured = (
-        f"# Measured: {accuracies.mean():.2f} %, mean of {len(accuracies)} seeds{of} ({accuracies.min():.2f} to "
-        f"{accuracies.max():.2f}), {seconds:.0f} s of training a run on 2 CPU cores."
+        f"# Measured: {accuracies.mean():.2f} %, {several if len(accuracies) > 1 else f'one seed{of}'}, "
+        f"{seconds:.0f} s of training a run on 2 CPU cores."
     )
     lines = path.read_text(encoding="utf-8").splitlines()
     lines = [measured if line.startswith("# Measured") else line for line in lines]
