@@ -24,7 +24,7 @@ RUN_FLAGS = (
     ),
     (("--pretrain_ckpt", "--weights"), "model.pretrain_ckpt", "MobileNetV2 weights, a MindSpore CKPT"),
     (("--epochs",), "train.epochs", "passes over the training rows"),
-    (("--batch_size",), "train.batch_size", "rows a training step"),
+    (("--batch_size",), "train.batch_size", "rows a step; default: 64, or fewer so that an epoch has 20 steps"),
     (("--seed",), "seed", "one seed, one result"),
     (("--name",), "name", "of the run folder; the data set's name if not given"),
     (("--runs_dir",), "runs_dir", "where run folders are made"),

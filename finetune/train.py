@@ -56,46 +56,63 @@ class Fitted:
 
 
 class TrainStep(nn.Cell):
-    """Loss, gradients and one optimizer step for the rows (B,) of x (N, ...) and y (N,)."""
+    """Loss, gradients and one optimizer step for the rows (B,) of x (N, ...).
+
+    targets (B,) are their classes, -1 for a row that only fills up the batch; shares (B,) are the weights of the rows
+    in the loss, which sum to 1. NumPy works them out beforehand: a step of a head is about forty small kernels, whose
+    number makes its time.
+    """
 
     def __init__(self, network: nn.Cell, optimizer: nn.Optimizer, config: TrainConfig):
         super().__init__(auto_prefix=False)
         self.network = network
         self.optimizer = optimizer
         self.label_smoothing = config.label_smoothing
+        self.cross_entropy = ops.SoftmaxCrossEntropyWithLogits()  # one kernel; ops.cross_entropy comes to about 50
+        self.half_square_sum = ops.L2Loss()
+        self.argmax = ops.Argmax(axis=1, output_type=ms.int32)
         self.l1, self.l2 = config.l1, config.l2
         self.penalised = ms.ParameterTuple(decayed(network)) if config.l1 or config.l2 else ()
         self.gradients = ms.value_and_grad(self.loss, None, optimizer.parameters, has_aux=True)
 
-    def loss(self, x, y, rows, weights):
-        targets = y[rows]
-        logits = self.network(x[rows])
-        each = ops.cross_entropy(logits, targets, reduction="none", label_smoothing=self.label_smoothing)
-        loss = (each * weights).sum() / weights.sum()
+    def loss(self, x, rows, targets, shares):
+        logits = self.network(ops.gather(x, rows, 0))
+        classes = logits.shape[1]
+        rest = self.label_smoothing / classes
+        wanted = ops.one_hot(targets, classes, ms.Tensor(1 - self.label_smoothing + rest), ms.Tensor(rest))
+        each, _ = self.cross_entropy(logits, wanted)
+        loss = (each * shares).sum()
         for parameter in self.penalised:
-            loss = loss + self.l1 * parameter.abs().sum() + self.l2 * parameter.square().sum()
-        correct = ops.logical_and(logits.argmax(1).astype(ms.int32) == targets, weights > 0)
-        return loss, correct.astype(ms.float32).sum()
+            if self.l1:
+                loss = loss + self.l1 * parameter.abs().sum()
+            if self.l2:
+                loss = loss + 2 * self.l2 * self.half_square_sum(parameter)
+        correct = (self.argmax(logits) == targets).astype(ms.float32).sum()
+        return loss, correct
 
-    def construct(self, x, y, rows, weights):
-        (loss, correct), gradients = self.gradients(x, y, rows, weights)
+    def construct(self, x, rows, targets, shares):
+        (loss, correct), gradients = self.gradients(x, rows, targets, shares)
         self.optimizer(gradients)
         return loss, correct
 
 
 class TrainSteps(nn.Cell):
-    """TrainStep for the first `count` of the batches rows (S, B); returns the weighted sum of the losses."""
+    """TrainStep for the first `count` of the batches rows, targets, shares (S, B).
+
+    Returns the sum of the losses, each times its batch's `weights` (S,), and how many rows were classified right.
+    """
 
     def __init__(self, step: TrainStep):
         super().__init__(auto_prefix=False)
         self.step = step
 
-    def construct(self, x, y, rows, weights, count):
+    def construct(self, x, rows, targets, shares, weights, count):
         loss_sum, correct_sum = ms.Tensor(0.0, ms.float32), ms.Tensor(0.0, ms.float32)
         s = ms.Tensor(0, ms.int32)
-        while s < count:
-            loss, correct = self.step(x, y, rows[s], weights[s])
-            loss_sum = loss_sum + loss * weights[s].sum()  # += would write into the constants of the graph
+        while s < count:  # ops.gather, because rows[s] would first look whether s is negative
+            batch = ops.gather(rows, s, 0), ops.gather(targets, s, 0), ops.gather(shares, s, 0)
+            loss, correct = self.step(x, *batch)
+            loss_sum = loss_sum + loss * ops.gather(weights, s, 0)  # += would write into the constants of the graph
             correct_sum = correct_sum + correct
             s = s + 1
         return loss_sum, correct_sum
@@ -119,7 +136,7 @@ class Trainer:
         self.network, self.valid, self.config, self.seed = network, valid, config, seed
         self.x, self.y = train
         self.batch_size = config.batch_size or min(BATCH_SIZE, max(1, len(self.x) // STEPS_AN_EPOCH))
-        self.device_x, self.device_y = map(ms.Tensor, train)
+        self.device_x = ms.Tensor(self.x)
         self.steps_a_call = min(self.steps(len(self.x)), STEPS_A_CALL)  # for fewer rows too: another compiles anew
         self.class_weights = class_weights(self.y, class_count, config.class_weights)
         self.predictor = Predictor(network)
@@ -154,13 +171,7 @@ class Trainer:
             order = rows[draw_order(self.y[rows], config.sampling, rng)]
             self.network.set_train(True)
             loss, accuracy = train_epoch(
-                phase.train_steps,
-                self.device_x,
-                self.device_y,
-                row_weights,
-                self.batch_size,
-                self.steps_a_call,
-                order,
+                phase.train_steps, self.device_x, self.y, row_weights, self.batch_size, self.steps_a_call, order
             )
             self.network.set_train(False)
             valid_loss, valid_accuracy = judge(self.predictor, *self.valid)
@@ -249,24 +260,25 @@ def draw_order(y: np.ndarray, sampling: str, rng: np.random.Generator) -> np.nda
 
 
 def train_epoch(
-    train_steps, x, y, row_weights: np.ndarray, batch_size: int, steps_a_call: int, order
+    train_steps: TrainSteps, device_x, y: np.ndarray, row_weights: np.ndarray, batch_size: int, steps_a_call: int, order
 ) -> tuple[float, float]:
     """The rows `order` (N,) once. Returns (mean loss, accuracy) over them."""
     count = len(order)
     steps = math.ceil(count / batch_size)
-    rows = np.zeros((math.ceil(steps / steps_a_call) * steps_a_call, batch_size), np.int32)
-    weights = np.zeros(rows.shape, np.float32)
-    rows.flat[:count] = order
-    weights.flat[:count] = row_weights[order]
+    shape = math.ceil(steps / steps_a_call) * steps_a_call, batch_size
+    rows, targets, shares = np.zeros(shape, np.int32), np.full(shape, -1, np.int32), np.zeros(shape, np.float32)
+    rows.flat[:count], targets.flat[:count], shares.flat[:count] = order, y[order], row_weights[order]
+    weights = shares.sum(1)
+    shares[:steps] /= weights[:steps, None]
 
     sums = []
     for first in range(0, steps, steps_a_call):
-        batches = slice(first, first + steps_a_call)
+        batches = (ms.Tensor(values[first : first + steps_a_call]) for values in (rows, targets, shares, weights))
         real = ms.Tensor(min(steps_a_call, steps - first), ms.int32)
-        sums.append(train_steps(x, y, ms.Tensor(rows[batches]), ms.Tensor(weights[batches]), real))
+        sums.append(train_steps(device_x, *batches, real))
     loss_sum = sum(float(loss.asnumpy()) for loss, _ in sums)
     correct_sum = sum(float(correct.asnumpy()) for _, correct in sums)
-    return loss_sum / float(row_weights[order].sum()), correct_sum / count
+    return loss_sum / float(weights.sum()), correct_sum / count
 
 
 def judge(predictor: Predictor, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:

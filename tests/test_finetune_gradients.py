@@ -18,7 +18,7 @@ def gradients_of(network: nn.Cell, x: np.ndarray, y: np.ndarray) -> dict[str, np
     before = {p.name: p.asnumpy().astype(np.float64) for p in network.trainable_params()}
     step = TrainStep(network, nn.SGD(network.trainable_params(), 1.0), TrainConfig(l2=0.0))
     rows = ms.Tensor(np.arange(len(x), dtype=np.int32))
-    step(ms.Tensor(x), ms.Tensor(y), rows, ms.Tensor(np.ones(len(x), np.float32)))
+    step(ms.Tensor(x), rows, ms.Tensor(y), ms.Tensor(np.full(len(x), 1 / len(x), np.float32)))
     return {p.name: before[p.name] - p.asnumpy() for p in network.trainable_params()}
 
 

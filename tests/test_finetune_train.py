@@ -89,10 +89,11 @@ def test_the_loss_is_the_formula_and_filler_rows_have_no_say():
     head = Head(D, C)
     step = TrainStep(head, make_optimizer(head, config, learning_rates(config, 1)), config)
     w, b = head.dense.weight.asnumpy().copy(), head.dense.bias.asnumpy().copy()
-    rows, row_weights = np.array([3, 7, 1, 0, 0], np.int32), np.array([1, 2, 0.5, 0, 0], np.float32)
-    loss, correct = step(ms.Tensor(x), ms.Tensor(y), ms.Tensor(rows), ms.Tensor(row_weights))
-    kept = rows[:3]
-    assert float(loss.asnumpy()) == pytest.approx(numpy_loss(w, b, x[kept], y[kept], row_weights[:3], config), rel=1e-5)
+    kept, row_weights = np.array([3, 7, 1], np.int32), np.array([1, 2, 0.5], np.float32)
+    rows, targets = np.append(kept, [0, 0]).astype(np.int32), np.append(y[kept], [-1, -1]).astype(np.int32)
+    shares = np.append(row_weights / 3.5, [0, 0]).astype(np.float32)
+    loss, correct = step(*map(ms.Tensor, (x, rows, targets, shares)))
+    assert float(loss.asnumpy()) == pytest.approx(numpy_loss(w, b, x[kept], y[kept], row_weights, config), rel=1e-5)
     assert int(correct.asnumpy()) == int(((x[kept] @ w.T + b).argmax(1) == y[kept]).sum())
 
 
@@ -103,7 +104,7 @@ def test_gradients_are_those_of_the_formula():
     head = Head(D, C)
     w, b = head.dense.weight.asnumpy().astype(np.float64), head.dense.bias.asnumpy().astype(np.float64)
     step = TrainStep(head, make_optimizer(head, config, np.array([1.0, 1.0])), config)
-    step(ms.Tensor(x), ms.Tensor(y), ms.Tensor(np.arange(16, dtype=np.int32)), ms.Tensor(np.ones(16, np.float32)))
+    step(*map(ms.Tensor, (x, np.arange(16, dtype=np.int32), y, np.full(16, 1 / 16, np.float32))))
     moved = w - head.dense.weight.asnumpy()
     for place in ((0, 0), (1, 5), (2, 11)):
         nudge = np.zeros_like(w)
@@ -117,10 +118,10 @@ def test_every_row_is_seen_once_an_epoch_also_in_the_last_batch(monkeypatch, ste
     seen = []
     original = TrainSteps.__call__
 
-    def spy(self, x, y, rows, row_weights, count):
+    def spy(self, x, rows, targets, shares, weights, count):
         taken = slice(int(count.asnumpy()))
-        seen.append(rows.asnumpy()[taken][row_weights.asnumpy()[taken] > 0])
-        return original(self, x, y, rows, row_weights, count)
+        seen.append(rows.asnumpy()[taken][shares.asnumpy()[taken] > 0])
+        return original(self, x, rows, targets, shares, weights, count)
 
     monkeypatch.setattr(TrainSteps, "__call__", spy)
     monkeypatch.setattr(finetune.train, "STEPS_A_CALL", steps_a_call)
@@ -133,18 +134,19 @@ def test_every_row_is_seen_once_an_epoch_also_in_the_last_batch(monkeypatch, ste
 
 def test_many_steps_a_call_are_the_single_steps_bit_for_bit():
     config = replace(QUICK, label_smoothing=0.1, l2=0.01)
-    x, y = map(ms.Tensor, blobs(60))
-    rng = np.random.default_rng(0)
-    rows, row_weights = rng.integers(0, 60, (4, 16)).astype(np.int32), rng.uniform(0, 2, (4, 16)).astype(np.float32)
+    x, y = blobs(60)
+    x, rng = ms.Tensor(x), np.random.default_rng(0)
+    rows, shares = rng.integers(0, 60, (4, 16)).astype(np.int32), rng.uniform(0, 0.1, (4, 16)).astype(np.float32)
+    targets, weights = y[rows], rng.uniform(0, 2, 4).astype(np.float32)
     single, many = Head(D, C), Head(D, C)
     step, other = (TrainStep(head, make_optimizer(head, config, learning_rates(config, 7)), config)
                    for head in (single, many))  # fmt: skip
     steps = TrainSteps(other)
     for count in (3, 3, 1):  # each call starts from nothing
-        each = [step(x, y, ms.Tensor(r), ms.Tensor(w)) for r, w in zip(rows[:count], row_weights)]
-        loss_sum, correct = steps(x, y, ms.Tensor(rows), ms.Tensor(row_weights), ms.Tensor(count, ms.int32))
+        each = [step(x, *map(ms.Tensor, batch)) for batch in zip(rows[:count], targets, shares)]
+        loss_sum, correct = steps(x, *map(ms.Tensor, (rows, targets, shares, weights)), ms.Tensor(count, ms.int32))
         assert weights_of(single) == weights_of(many) != weights_of(Head(D, C))
-        wanted = sum(float(loss.asnumpy()) * w.sum() for (loss, _), w in zip(each, row_weights))
+        wanted = sum(float(loss.asnumpy()) * weight for (loss, _), weight in zip(each, weights))
         assert float(loss_sum.asnumpy()) == pytest.approx(wanted, rel=1e-5)
         assert float(correct.asnumpy()) == sum(float(right.asnumpy()) for _, right in each)
 
