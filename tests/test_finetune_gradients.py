@@ -95,28 +95,29 @@ def test_convolution(dilation, padding):
 class ConvolvedAndPooled(nn.Cell):
     """The same with pooling behind it, as LeNet-5 has it."""
 
-    def __init__(self, config: ModelConfig, padding: int):
+    def __init__(self, config: ModelConfig, channels: int, padding: int):
         super().__init__()
-        convolution = networks.convolution(2, 2, padding, config, np.random.default_rng(1))
-        self.conv = networks.PooledConvolution(convolution, config)
+        convolution = networks.convolution(channels, 2, padding, config, np.random.default_rng(1))
+        self.conv = networks.PooledConvolution(convolution, channels, config)
 
     def construct(self, x):
         return self.conv(x).sum((2, 3))
 
 
 @pytest.mark.parametrize("dilation, padding, kernel", [(1, 0, 3), (1, 2, 5), (1, 1, 2), (2, 0, 3)])
-@pytest.mark.parametrize("training", [True, False])
-def test_convolution_and_pooling(training, dilation, padding, kernel):
+@pytest.mark.parametrize("training, channels", [(True, 1), (True, 2), (False, 2)])
+def test_convolution_and_pooling(training, channels, dilation, padding, kernel):
     """Each pooled place hands its gradient to the window in which the maximum was. 9x8 pixels: odd sides occur."""
-    x, y = RNG.normal(0, 1, (3, 2, 9, 8)).astype(np.float32), np.array([0, 1, 1], np.int32)
-    network = ConvolvedAndPooled(ModelConfig(kernel=kernel, dilation=dilation), padding).set_train(training)
+    x, y = RNG.normal(0, 1, (3, channels, 9, 8)).astype(np.float32), np.array([0, 1, 1], np.int32)
+    network = ConvolvedAndPooled(ModelConfig(kernel=kernel, dilation=dilation), channels, padding).set_train(training)
     (weight,) = (p.asnumpy().astype(np.float64) for p in network.trainable_params())
     (found,) = gradients_of(network, x, y).values()
 
     padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (padding, padding), (padding, padding)))
     reach = dilation * (kernel - 1)
     height, width = (side - reach for side in padded.shape[2:])
-    logits, windows = np.zeros((3, 2)), np.zeros((3, 2, 2, kernel, kernel))  # of the maxima, summed: picture, filter
+    logits = np.zeros((3, 2))  # picture, filter
+    windows = np.zeros((3, 2, channels, kernel, kernel))  # those of the maxima, summed
     for n, f, i, j in np.ndindex(3, 2, height // 2, width // 2):
         four = [
             padded[n, :, r : r + reach + 1 : dilation, c : c + reach + 1 : dilation]
