@@ -41,9 +41,9 @@ class Predictor:
         return np.concatenate(pieces)
 
 
-def evaluate(network: nn.Cell, x: np.ndarray, y: np.ndarray, classes: tuple[str, ...]) -> Evaluation:
+def evaluate(predictor: Predictor, x: np.ndarray, y: np.ndarray, classes: tuple[str, ...]) -> Evaluation:
     """Evaluate on x (N, ...) float32 with labels y (N,), as they are: not shuffled, nothing dropped."""
-    probabilities = Predictor(network)(x)
+    probabilities = predictor(x)
     return Evaluation(probabilities, summarise(probabilities, y, classes))
 
 

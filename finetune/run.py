@@ -72,15 +72,14 @@ def train(config: Config, device: Device) -> Path:
 
     train_rows, valid_rows, eval_rows = ((found.rows[rows], dataset.labels[rows]) for rows in vars(split).values())
     network = make()
-    before = evaluate(network, *eval_rows, dataset.classes)
+    trainer = Trainer(network, train_rows, valid_rows, config.train, len(dataset.classes), config.seed)
+    before = evaluate(trainer.predictor, *eval_rows, dataset.classes)
     baselines = {
         "majority_class": majority_class(train_rows[1], eval_rows[1]),
         "nearest_class_mean": nearest_class_mean(*train_rows, *eval_rows),
     }
     clock.lap("before")
 
-    class_count = len(dataset.classes)
-    trainer = Trainer(network, train_rows, valid_rows, config.train, class_count, config.seed)
     fitted = trainer.fit(on_epoch=log.info)
     save(split, network)
     run_folder.write_csv(folder / "results.csv", [row.to_dict() for row in fitted.history])
@@ -90,7 +89,7 @@ def train(config: Config, device: Device) -> Path:
     log.info(in_words(confidence))
     clock.lap("calibration")
 
-    after = evaluate(network, *eval_rows, dataset.classes)
+    after = evaluate(trainer.predictor, *eval_rows, dataset.classes)
     write_predictions(folder / "predictions.csv", dataset, split.eval, before, after)
     clock.lap("after")
 

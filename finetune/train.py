@@ -161,7 +161,7 @@ class Trainer:
         rows = np.arange(len(self.x)) if rows is None else rows
         row_weights = self.class_weights[self.y]
         rng, augment_rng = np.random.default_rng(self.seed), np.random.default_rng([self.seed, 1])
-        self.weights(self.start)
+        self.weights(*self.start)
 
         history, best, best_loss, best_epoch = [], None, math.inf, 0
         for phase, epoch, rate in self.epochs(self.steps(len(rows))):
@@ -191,7 +191,7 @@ class Trainer:
                 best = self.weights.get()
             elif config.patience and epoch - best_epoch >= config.patience:
                 break
-        self.weights(best)
+        self.weights(*best)
         return Fitted(tuple(history), best_epoch)
 
     def epochs(self, steps: int) -> Iterator[tuple[Phase, int, float]]:
@@ -210,7 +210,7 @@ class Trainer:
         try:
             yield
         finally:
-            self.weights(now)
+            self.weights(*now)
 
 
 class Phase:
@@ -231,18 +231,21 @@ class Phase:
         rates = learning_rates(self.config, steps)
         padded = np.zeros(self.start[-1].shape, np.float32)
         padded[: len(rates)] = rates
-        self.state((*self.start[:-1], ms.Tensor(padded)))
+        self.state(*self.start[:-1], ms.Tensor(padded))
         return rates
 
 
 class Values(nn.Cell):
-    """The values of some parameters, read and set. `Parameter.set_data` does not reach a compiled graph with a loop."""
+    """The values of some parameters, read and set. `Parameter.set_data` does not reach a compiled graph with a loop.
+
+    The values come one by one: those of a tuple would be constants of the graph, and new ones a new compilation.
+    """
 
     def __init__(self, parameters: Sequence[ms.Parameter]):
         super().__init__(auto_prefix=False)
         self.parameters = ms.ParameterTuple(parameters)
 
-    def construct(self, values):
+    def construct(self, *values):
         for parameter, value in zip(self.parameters, values):
             ops.assign(parameter, value)
         return values[0]

@@ -44,9 +44,9 @@ def weights_of(head):
 )  # fmt: skip
 def test_it_learns_with_every_option(changes):
     x, y = blobs(200, seed=5)
-    before = evaluate(Head(D, C), x, y, tuple("abc")).metrics["accuracy"]
+    before = evaluate(Predictor(Head(D, C)), x, y, tuple("abc")).metrics["accuracy"]
     head, fitted = train(replace(QUICK, **changes))
-    after = evaluate(head, x, y, tuple("abc")).metrics["accuracy"]
+    after = evaluate(Predictor(head), x, y, tuple("abc")).metrics["accuracy"]
     assert before < 0.75 < 0.9 < after
     assert fitted.history[-1].train_loss < fitted.history[0].train_loss
 
@@ -157,7 +157,7 @@ def test_the_best_weights_are_kept_not_the_last():
     head, fitted = train(replace(QUICK, epochs=40, learning_rate=0.3), data=(x, y), valid=valid)
     losses = [row.valid_loss for row in fitted.history]
     assert fitted.best_epoch == 1 + int(np.argmin(losses)) < 40
-    assert evaluate(head, *valid, tuple("abc")).metrics["loss"] == pytest.approx(min(losses), rel=1e-4)
+    assert evaluate(Predictor(head), *valid, tuple("abc")).metrics["loss"] == pytest.approx(min(losses), rel=1e-4)
 
 
 @pytest.mark.parametrize("changes", [{}, {"optimizer": "momentum", "second_optimizer": "adam"}], ids=str)
@@ -177,6 +177,8 @@ def test_a_trainer_used_again_is_a_fresh_one_bit_for_bit(changes):
     assert weights_of(head) == learnt
     trainer.fit(on_epoch=lambda line: None)
     assert weights_of(head) == learnt
+    cells = [trainer.weights, *(cell for phase in trainer.phases for cell in (phase.state, phase.train_steps))]
+    assert [len(cell.compile_cache) for cell in cells] == [1] * len(cells)
 
 
 def test_early_stopping_waits_for_its_patience():
