@@ -48,8 +48,10 @@ def init_device(platform: str = "auto", device_id: int | None = None, threads: i
 
     let_ctrl_c_through()
 
+    gc.disable()  # importing makes no garbage to look for
     import mindspore as ms
 
+    gc.enable()
     chosen = choose_platform(platform, available_platforms())
     number = device_number(device_id)
     try:
