@@ -17,7 +17,7 @@ from datasets.load import load
 from finetune.config import Config
 from finetune.device import Device
 from finetune.engines.choose import choose_engine
-from finetune.evaluate import evaluate
+from finetune.evaluate import Predictor, evaluate
 from finetune.features import extract
 from finetune.run_folder import evaluation_pictures, read_json
 from finetune.trained import load_trained
@@ -47,7 +47,7 @@ def show(run: Path, dataset_path: str | None, config: Config, device: Device) ->
         log.warning("left out: %s: %s", path, reason)
     if not readable.any():
         raise InputError(f"{dataset_path or split['root']}: none of its {len(pictures)} pictures can be read.")
-    metrics = evaluate(trained.head, rows[readable], labels[readable], trained.classes).metrics
+    metrics = evaluate(Predictor(trained.head), rows[readable], labels[readable], trained.classes).metrics
     low, high = metrics["interval"]
     log.info(
         "%d pictures: accuracy %.1f %%, 95 %% interval %.1f .. %.1f %%, loss %.4f",

@@ -312,7 +312,7 @@ def test_onnx_without_its_runtime_is_an_error_that_says_what_to_install(run, mon
 
 
 def test_one_drifting_format_takes_all_with_it(run, tmp_path, monkeypatch):
-    copied = shutil.copytree(run, tmp_path / "copied")
+    copied = shutil.copytree(run, tmp_path / "copied", ignore=shutil.ignore_patterns("__pycache__"))
     (copied / "export" / "my notes.txt").write_text("kept", encoding="utf-8")
     from export import to_onnx
 
