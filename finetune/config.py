@@ -242,7 +242,9 @@ def _convert(value: Any, kind: Any, key: str, where: str) -> Any:
 
 def _parse(value: Any, kind: type) -> Any:
     if kind is list or typing.get_origin(kind) is list:
-        values = [one for one in value.split(",") if one] if isinstance(value, str) else list(value)
+        if isinstance(value, str):  # 6,16 or, as YAML has it, [6, 16]
+            value = [one.strip() for one in value.strip("[] ").split(",") if one.strip()]
+        values = list(value)
         return [_parse(one, *typing.get_args(kind)) for one in values] if typing.get_args(kind) else values
     if kind is bool:
         words = {"true": True, "yes": True, "false": False, "no": False}

@@ -79,6 +79,8 @@ def test_lists_of_numbers_and_null_from_the_command_line(tmp_path):
     config = load_config(None, {"model.layers": "300,100", "model.backbone": "null", "train.augment.shift": "2"})
     assert config.model.layers == [300, 100] and config.model.backbone is None and config.train.augment.shift == 2.0
     assert load_config(recipe(tmp_path, to_yaml(config))) == config
+    for text in ("[12, 32]", "12, 32", "12,32,"):
+        assert load_config(None, {"model.filters": text}).model.filters == [12, 32]
     for key, value, words in (("model.filters", "6,x", "model.filters must be of type list"),
                               ("model.filters", "6,0", "model.filters must be at least 1, found 0"),
                               ("train.augment.rotate", "200", "at most 180")):  # fmt: skip
