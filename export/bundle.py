@@ -18,7 +18,7 @@ from datasets.base import InputError
 from export.golden import write_golden, write_labels, write_scripts
 from export.key import read_key, right_key
 from export.manifest import INPUT_FORMS, MANIFEST, model_facts, model_name, read_manifest, write_manifest
-from export.parity import compare, fresh_process
+from export.parity import ask, compare, fresh_process
 from export.predictors import CkptPredictor, import_onnxruntime
 from finetune.run_folder import read_json, write_json
 
@@ -63,10 +63,12 @@ def export_run(
             models = write_models(trained, unfinished, file_formats, input_forms, batch_size, key)
             write_labels(unfinished, trained.classes)
             write_scripts(unfinished)
-            ckpt = CkptPredictor(run)
-            write_golden(unfinished, run, ckpt)
-            write_manifest(unfinished, run, trained, models)
-            found = compare(run, [unfinished / name for name in models], ckpt, threads, process, key)
+            write_manifest(unfinished, run, trained, models)  # without it the models cannot be run
+            files = [unfinished / name for name in models]
+            answers = ask(run, files, CkptPredictor(run, trained), threads, process, key)
+        write_golden(unfinished, run, trained.image, answers)
+        write_manifest(unfinished, run, trained, models)
+        found = compare(run, files, answers)
         remove_bundle(folder)
         write_json(folder / PARITY, found)
         if not found["equal"]:
@@ -143,7 +145,8 @@ def verify(path: Path, threads: int, key_file: Path | None = None) -> dict | Non
     verify_bundle(folder, key_file)
     models = [folder / name for name in read_manifest(folder)["models"]]
     with fresh_process(threads) as process:
-        found = compare(path, models, CkptPredictor(path), threads, process, key)
+        answers = ask(path, models, CkptPredictor(path), threads, process, key)
+    found = compare(path, models, answers)
     write_json(folder / PARITY, found)
     if not found["equal"]:
         raise InputError(f"{folder}: drifts from the trained network: {'; '.join(found['faults'])}.")

@@ -13,9 +13,8 @@ import numpy as np
 from PIL import Image
 
 import datasets.image
-from datasets.image import load_images, normalise
-from export.parity import TOLERANCE, evaluation_pictures, read_probabilities
-from export.predictors import CkptPredictor
+from datasets.image import ImageSpec, load_images, normalise
+from export.parity import TOLERANCE, Answers, evaluation_pictures, read_probabilities
 from finetune.run_folder import write_json
 
 LABELS = "labels.txt"
@@ -41,41 +40,38 @@ def write_scripts(folder: Path) -> None:
         shutil.copyfile(source, folder / name)
 
 
-def write_golden(folder: Path, run: Path, predictor: CkptPredictor) -> None:
-    """Nothing but an empty folder if no evaluation picture can be read; the comparison says so then."""
+def write_golden(folder: Path, run: Path, image: ImageSpec, answers: Answers) -> None:
+    """`image`: how the pictures are prepared; `answers`: to all evaluation pictures."""
     golden = folder / "golden"
     golden.mkdir()
     paths, labels, split = evaluation_pictures(run)
-    names = list(split["eval"])
+    names, classes = list(split["eval"]), split["classes"]
+    rows = [row for row in telling(read_probabilities(run, classes), labels) if answers.readable[row]]
     entries = []
-    for row in telling(read_probabilities(run, split["classes"]), labels):
-        stem = str(len(entries))
+    for number, row in enumerate(rows[:PICTURES]):
+        stem = str(number)
         if isinstance(paths, np.ndarray):
             file = f"{stem}.png"
             picture = paths[row].squeeze(-1) if paths.shape[-1] == 1 else paths[row]
             Image.fromarray(picture).save(golden / file)
         else:
             file = stem + paths[row].suffix.lower()
-            if load_images([paths[row]], predictor.image)[1]:
-                continue
             shutil.copyfile(paths[row], golden / file)
-        images, _ = load_images([golden / file], predictor.image)
-        (probabilities,) = predictor(images)
+        images, _ = load_images([golden / file], image)
+        probabilities = answers.reference[row]
         np.save(golden / f"{stem}_image.npy", images[0])
-        np.save(golden / f"{stem}_tensor.npy", normalise(images, predictor.image)[0])
+        np.save(golden / f"{stem}_tensor.npy", normalise(images, image)[0])
         entries.append(
             {
                 "file": file,
                 "image": f"{stem}_image.npy",
                 "tensor": f"{stem}_tensor.npy",
                 "from": names[row],
-                "true": predictor.classes[labels[row]],
-                "predicted": predictor.classes[probabilities.argmax()],
-                "probabilities": dict(zip(predictor.classes, probabilities.astype(float).tolist())),
+                "true": classes[labels[row]],
+                "predicted": classes[probabilities.argmax()],
+                "probabilities": dict(zip(classes, probabilities.astype(float).tolist())),
             }
         )
-        if len(entries) == PICTURES:
-            break
     write_json(golden / "expected.json", {"tolerance": max(TOLERANCE.values()), "pictures": entries})
 
 

@@ -66,7 +66,7 @@ def confidence_facts(run: Path) -> dict | None:
 
 
 def write_manifest(folder: Path, run: Path, trained, models: dict[str, dict]) -> None:
-    """`models`: facts by file name. Call it when all other files of the bundle are in the folder."""
+    """`models`: facts by file name. It lists the files that are in the folder now."""
     batch = next(iter(models.values()))["input"]["shape"][0]
     facts = {
         "format": FORMAT,
@@ -84,7 +84,7 @@ def write_manifest(folder: Path, run: Path, trained, models: dict[str, dict]) ->
         "files": {
             path.relative_to(folder).as_posix(): {"sha256": sha256(path), "bytes": path.stat().st_size}
             for path in sorted(folder.rglob("*"))
-            if path.is_file()
+            if path.is_file() and path.name != MANIFEST
         },
     }
     write_json(folder / MANIFEST, {**facts, "digest": digest(facts)})

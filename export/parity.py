@@ -11,6 +11,7 @@ import csv
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -49,43 +50,58 @@ def warm_up(threads: int) -> None:
     init_device("CPU", threads=threads)
 
 
-def compare(
+@dataclass(frozen=True)
+class Answers:
+    """Probabilities of all N evaluation pictures of a run, of each exported file a list entry."""
+
+    reference: np.ndarray  # (N, C), the CKPT's
+    exported: list[np.ndarray]  # (N, C)
+    in_second_batch: list[np.ndarray]  # (n, C), of the first pictures again, in batches of another size
+    readable: np.ndarray  # bool (N,)
+
+
+def ask(
     run: Path,
     models: Sequence[Path],
     ckpt: CkptPredictor,
     threads: int,
     process: ProcessPoolExecutor,
     key: bytes | None = None,
-) -> dict:
-    """Run all evaluation pictures through CKPT and models and return the judgement for parity.json.
+) -> Answers:
+    """Run all evaluation pictures through CKPT and models.
 
     Both sides compute at the same time, so each gets half of the threads; `process` is a `fresh_process`.
 
     Raises:
         InputError: no evaluation picture can be read, or the run is not finished.
     """
-    paths, labels, split = evaluation_pictures(run)
+    paths, _, split = evaluation_pictures(run)
     answer = process.submit(predict_files, models, paths, half_of(threads), key)
     (reference,), readable = predict_with([ckpt], paths, BATCH_SIZE)
     exported, in_second_batch = answer.result()
     if not readable.any():
         raise InputError(f"{split['root']}: none of the evaluation pictures of {run} can be read there any more.")
+    return Answers(reference, exported, in_second_batch, readable)
+
+
+def compare(run: Path, models: Sequence[Path], answers: Answers) -> dict:
+    """The judgement for parity.json."""
+    _, labels, split = evaluation_pictures(run)
+    readable = answers.readable
     evaluated = read_probabilities(run, split["classes"])
     precision = load_config(str(run / "config.yaml")).precision
-    first = readable[: len(in_second_batch[0])]
-    found = {
-        model.name: judge(
-            reference[readable],
-            exported[i][readable],
-            in_second_batch[i][first],
+    found = {}
+    for model, exported, in_second_batch in zip(models, answers.exported, answers.in_second_batch):
+        found[model.name] = judge(
+            answers.reference[readable],
+            exported[readable],
+            in_second_batch[readable[: len(in_second_batch)]],
             evaluated[readable],
             labels[readable],
             int((~readable).sum()),
             tolerance_of(model),
             EVALUATION_TOLERANCE[precision],
         )
-        for i, model in enumerate(models)
-    }
     return over_all(found)
 
 
