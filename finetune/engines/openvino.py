@@ -15,6 +15,7 @@ import openvino
 from datasets.base import InputError
 from finetune.device import without_kernel_guard
 from finetune.engines.mindspore import fill_up
+from finetune.engines.openvino_bf16 import drawn_pictures, round_to_bf16
 from pretrained.to_onnx import to_onnx
 from pretrained.weights import Backbone
 
@@ -28,7 +29,7 @@ class OpenVinoEngine:
     batch_size = 8  # 4 to 16 measured the same
 
     def __init__(self, backbone: Backbone, precision: str, threads: int):
-        self.numeric_class = precision
+        image = backbone.record.image
         settings = {
             "INFERENCE_PRECISION_HINT": precision,  # not stated, it is bf16 wherever the chip has it
             "INFERENCE_NUM_THREADS": threads,
@@ -37,7 +38,9 @@ class OpenVinoEngine:
         with without_kernel_guard():
             core = openvino.Core()
             check_precision(precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-            model = with_scaling(core.read_model(onnx_of(backbone)), backbone.record.image, self.batch_size)
+            model = with_scaling(core.read_model(onnx_of(backbone)), image, self.batch_size)
+            if precision == "bf16":
+                round_to_bf16(core, model, drawn_pictures(image))
             compiled = core.compile_model(model, "CPU", settings)
         self.idle = queue.SimpleQueue()
         for _ in range(threads):
