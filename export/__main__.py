@@ -135,4 +135,7 @@ def act(parsed: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_code = main()
+    from finetune.device import leave
+
+    leave(exit_code)

@@ -190,4 +190,7 @@ def explain(error: OSError) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_code = main()
+    from finetune.device import leave
+
+    leave(exit_code)

@@ -12,9 +12,11 @@ import os
 import platform as host
 import random
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 
@@ -75,6 +77,14 @@ def let_ctrl_c_through() -> None:
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def leave(code: int) -> NoReturn:
+    """End the process at once: an ordinary exit takes down all that MindSpore has built up, which takes 0.3 s."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(BrokenPipeError):  # nobody reads it any more
+            stream.flush()
+    os._exit(code)
 
 
 def seed_everything(seed: int) -> None:
