@@ -22,13 +22,15 @@ import numpy as np
 CHECKOUT = Path(__file__).parents[1]
 CONFIGS = CHECKOUT / "finetune" / "configs"
 NO_AUGMENTATION = ("train.augment.shift=0", "train.augment.rotate=0", "train.augment.zoom=0", "train.augment.elastic=0")
+WIDE_WITH_DROPOUT = ("model.filters=20,50", "model.dropout=0.5", "train.epochs=12",
+                     "train.optimizer=adam", "train.learning_rate=0.002", "train.weight_decay=0")  # fmt: skip
 # Name -> (recipe, settings beside it, how many runs a seed). ORL: each of the ten rotations of the test picture.
 RECIPES = {
     "xor_mlp": ("xor_mlp", (), 1),
     "digits_bp": ("digits_bp", (), 1),
     "orl_lenet": ("orl_lenet", (), 10),
     "mnist_lenet": ("mnist_lenet", (), 1),
-    "mnist_lenet, not augmented": ("mnist_lenet", NO_AUGMENTATION, 1),
+    "mnist_lenet, not augmented": ("mnist_lenet", (*NO_AUGMENTATION, *WIDE_WITH_DROPOUT), 1),
     "mnist_dnn": ("mnist_dnn", (), 1),
     "mnist_dnn, no dropout": ("mnist_dnn", ("model.dropout=0",), 1),
     "mnist_dnn, no augmentation": ("mnist_dnn", NO_AUGMENTATION, 1),
