@@ -65,7 +65,7 @@ def export_run(
             write_scripts(unfinished)
             write_manifest(unfinished, run, trained, models)  # without it the models cannot be run
             files = [unfinished / name for name in models]
-            answers = ask(run, files, CkptPredictor(run, trained), threads, process, key)
+            answers = ask(run, files, CkptPredictor(run), threads, process, key)
         write_golden(unfinished, run, trained.image, answers)
         write_manifest(unfinished, run, trained, models)
         found = compare(run, files, answers)

@@ -25,12 +25,11 @@ BATCH_SIZE = 8
 class CkptPredictor:
     """The trained network of a run folder, rebuilt from its CKPT."""
 
-    def __init__(self, run: Path, trained=None):
-        """`trained`: what `finetune.trained.load_trained` has read already."""
+    def __init__(self, run: Path):
         from finetune.evaluate import Predictor
         from finetune.trained import load_trained
 
-        trained = trained or load_trained(run)
+        trained = load_trained(run)
         self.classes, self.image = trained.classes, trained.image
         self.confidence = confidence_facts(run)
         self._predict = Predictor(trained.network, BATCH_SIZE)

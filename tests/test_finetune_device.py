@@ -1,7 +1,10 @@
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+from conftest import CHECKOUT
 
 from datasets.base import InputError
 from finetune import device
@@ -89,3 +92,9 @@ def test_one_seed_seeds_everything():
         return random.random(), np.random.rand(), ms.ops.standard_normal((3,)).asnumpy().tolist(), order
 
     assert draw() == draw()
+
+
+def test_leaving_at_once_says_all_and_gives_the_code():
+    code = "from finetune.device import leave; import sys; print('said'); print('why', file=sys.stderr); leave(3)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "said\n", "why\n")

@@ -11,6 +11,7 @@ import numpy as np
 import openvino
 import pytest
 from conftest import CHECKOUT, REAL_WEIGHTS, SHARED, TOY_RECORD, call, needs_real_data, save_toy_backbone
+from openvino import opset13 as opset
 
 from datasets.base import InputError
 from datasets.drawn import draw_picture
@@ -22,7 +23,14 @@ from finetune.engines.choose import ComparedEngine, choose_engine, choose_name, 
 from finetune.engines.mindspore import MindSporeEngine
 from finetune.engines.mindspore_processes import MindSporeProcesses
 from finetune.engines.openvino import OpenVinoEngine, check_precision, onnx_of, with_scaling
-from finetune.engines.openvino_bf16 import drawn_pictures, nearest, round_to_bf16, round_together
+from finetune.engines.openvino_bf16 import (
+    constant,
+    drawn_pictures,
+    find_convolutions,
+    nearest,
+    round_to_bf16,
+    round_together,
+)
 from pretrained.weights import load_backbone, read_ckpt
 
 with device.without_kernel_guard():  # OpenVINO reads it once
@@ -228,7 +236,7 @@ def test_weights_of_inputs_that_are_alike_are_rounded_together(groups, outputs, 
 def test_a_network_with_rounded_weights_gives_nearly_the_same(tmp_path, pad_mode):
     """In f32, so that rounding the weights is all that happens. The toy has all kinds of convolutions there are."""
     backbone, core = toy(tmp_path, pad_mode), openvino.Core()
-    images = np.stack([fitted(draw_picture("cat", 1, i), backbone.record.image) for i in range(8)])
+    images = drawn(backbone)
     models = [with_scaling(core.read_model(onnx_of(backbone)), backbone.record.image, 8) for _ in range(2)]
     round_to_bf16(core, models[1], drawn_pictures(backbone.record.image))
     plain, rounded = (core.compile_model(m, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(images)[0] for m in models)
@@ -236,6 +244,31 @@ def test_a_network_with_rounded_weights_gives_nearly_the_same(tmp_path, pad_mode
     of_convolutions = [one for one in weights if one.shape[0] > 1]
     assert len(of_convolutions) == 52 and all(np.array_equal(one, nearest(one)) for one in of_convolutions)
     assert not np.array_equal(plain, rounded) and cosines(plain, rounded).min() >= 0.999
+
+
+def drawn(backbone):
+    """Other pictures than those by which the weights are rounded."""
+    return np.stack([fitted(draw_picture("cat", 1, i), backbone.record.image) for i in range(8)])
+
+
+def test_rounded_weights_are_closer_than_the_nearest_ones():
+    backbone, core = load_backbone(None), openvino.Core()
+    models = [with_scaling(core.read_model(onnx_of(backbone)), backbone.record.image, 8) for _ in range(3)]
+    round_to_bf16(core, models[1], drawn_pictures(backbone.record.image))
+    for convolution in find_convolutions(models[2]):
+        (after,) = convolution.output(0).get_target_inputs()
+        for node in (convolution, after.get_node()):
+            node.input(1).replace_source_output(opset.constant(nearest(constant(node, 1))).output(0))
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    plain, rounded, simply = (core.compile_model(m, "CPU", settings)(drawn(backbone))[0].copy() for m in models)
+    assert largest_distance(rounded, plain) < largest_distance(simply, plain) / 4
+
+
+@needs_bf16
+def test_bf16_by_the_embedded_backbone():
+    backbone = load_backbone(None)
+    exact, found = (OpenVinoEngine(backbone, precision, threads=2)(drawn(backbone)) for precision in ("f32", "bf16"))
+    assert cosines(exact, found).min() >= 0.9995 and not np.array_equal(exact, found)
 
 
 def test_nothing_is_made_before_the_first_picture(tmp_path):

@@ -8,7 +8,7 @@ from mindspore import nn
 from finetune import networks
 from finetune.config import ModelConfig, TrainConfig
 from finetune.networks import from_scratch
-from finetune.train import TrainStep
+from finetune.train_step import TrainStep
 
 RNG = np.random.default_rng(0)
 

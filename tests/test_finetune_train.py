@@ -11,7 +11,8 @@ from finetune.config import TrainConfig
 from finetune.evaluate import Predictor, evaluate
 from finetune.networks import Head
 from finetune.optimizers import learning_rates, make_optimizer
-from finetune.train import Trainer, TrainStep, TrainSteps, class_weights, log_line
+from finetune.train import Trainer, class_weights, log_line
+from finetune.train_step import TrainStep, TrainSteps
 
 D, C = 12, 3
 QUICK = TrainConfig(epochs=12, batch_size=16, learning_rate=0.05, l2=0.0, patience=0)
