@@ -35,6 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from there.", file=sys.stderr)
+        return 130
 
 
 def list_names(parsed: argparse.Namespace) -> int:

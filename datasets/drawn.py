@@ -8,7 +8,10 @@ below, and every option can occur in both kinds, so only the combination tells a
 """
 
 import json
+import multiprocessing
 import os
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +27,9 @@ KINDS = ("cat", "dog")
 MARK = "drawn.json"  # written last
 SIGNATURE = b"drawn by datasets.drawn"  # how the JPEG comment of each of our pictures begins
 NOT_PICTURES = (MARK, "drawn.*.part", "features/*.npy", ".*", "Thumbs.db", "desktop.ini")  # may lie beside them
+
+MOST_WORKERS = 8
+WORTH_A_WORKER = 50  # pictures; a process takes as long to start as ten to draw
 
 # fmt: off
 CUES = {  # cue: {option: (percent of the cats, percent of the dogs)}
@@ -66,10 +72,24 @@ def draw_dataset(folder: Path, per_class: int = 200, seed: int = 0) -> Path:
     mark.unlink(missing_ok=True)
     for path in outdated:
         path.unlink()
-    for path in tqdm(missing, desc=f"drawing {folder}", unit=" pictures", disable=None):
-        write_picture(path, folder / f"drawn.{os.getpid()}.part", *plan[path])
+    tasks = [(folder, path, *plan[path]) for path in missing]
+    with tqdm(total=len(tasks), desc=f"drawing {folder}", unit=" pictures", disable=None) as progress:
+        for _ in on_all_cores(write_picture, tasks):
+            progress.update()
     mark.write_text(facts, "utf-8")
     return folder
+
+
+def on_all_cores(function: Callable, tasks: list) -> Iterator:
+    """function(task) of all tasks, by several processes where there are many: threads would wait for the GIL."""
+    workers = min(os.cpu_count() or 1, MOST_WORKERS, len(tasks) // WORTH_A_WORKER)
+    if workers < 2:
+        yield from map(function, tasks)
+        return
+    spawn = multiprocessing.get_context("spawn")  # a fork would copy whatever threads are running
+    ignored = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits, which ends the others
+    with spawn.Pool(workers, signal.signal, ignored) as pool:
+        yield from pool.imap_unordered(function, tasks, chunksize=8)
 
 
 def plan_files(folder: Path, per_class: int, seed: int) -> dict[Path, tuple[str, int, int]]:
@@ -109,12 +129,14 @@ def list_drawn(folder: Path) -> set[Path]:
     return pictures
 
 
-def write_picture(path: Path, part: Path, kind: str, seed: int, index: int) -> None:
-    """Draw a picture into the file `part`, then rename it: a picture is there whole or not at all."""
+def write_picture(task: tuple[Path, Path, str, int, int]) -> None:
+    """Draw one of `plan_files` into a file of this process, then rename it: it is there whole or not at all."""
+    folder, path, kind, seed, index = task
+    part = folder / f"drawn.{os.getpid()}.part"
     quality = np.random.default_rng([seed, index, KINDS.index(kind), 1]).integers(55, 95)
     path.parent.mkdir(parents=True, exist_ok=True)
     draw_picture(kind, seed, index).save(part, "JPEG", quality=int(quality), comment=sign(kind, seed, index))
-    Path(part).replace(path)
+    part.replace(path)
 
 
 def draw_picture(kind: str, seed: int, index: int) -> Image.Image:

@@ -1,8 +1,10 @@
 """The drawn sample set: the same bytes every time, safe folders, and a task that is not trivial."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +43,14 @@ def test_two_processes_write_the_same_bytes(tmp_path):
         [sys.executable, "-c", code, str(there)], cwd=CHECKOUT, check=True, env={**os.environ, "PYTHONHASHSEED": "1"}
     )
     assert contents(here) == contents(there)
+
+
+def test_several_workers_draw_the_same(tmp_path, monkeypatch):
+    alone = contents(drawn.draw_dataset(tmp_path / "alone", per_class=3))
+    monkeypatch.setattr(drawn, "WORTH_A_WORKER", 2)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(drawn, "draw_picture", lambda *_: pytest.fail("drew here"))
+    assert contents(drawn.draw_dataset(tmp_path / "together", per_class=3)) == alone
 
 
 def test_unknown_kind_is_named():
@@ -162,3 +172,20 @@ def test_raw_pixels_do_not_tell_cats_from_dogs(sample):
     distance = np.linalg.norm(pixels[:, None] - pixels[None], axis=-1)
     np.fill_diagonal(distance, np.inf)
     assert (kinds[distance.argmin(axis=1)] == kinds).mean() < 0.75
+
+
+def test_ctrl_c_ends_all_workers_and_the_same_command_goes_on(tmp_path):
+    """As a terminal does it: the signal goes to the whole group."""
+    command = [sys.executable, "-m", "datasets", "draw", str(tmp_path), "--per_class", "2000"]
+    drawing = subprocess.Popen(command, cwd=CHECKOUT, stderr=subprocess.PIPE, start_new_session=True)
+    while not any(tmp_path.rglob("*.jpg")):
+        time.sleep(0.05)
+    os.killpg(drawing.pid, signal.SIGINT)
+    stderr = drawing.communicate(timeout=60)[1].decode()
+    assert drawing.returncode == 130
+    assert "Traceback" not in stderr and "goes on" in stderr
+    with pytest.raises(ProcessLookupError):  # nobody of the group is left
+        for _ in range(200):
+            os.killpg(drawing.pid, 0)
+            time.sleep(0.05)
+    assert drawn.MARK not in contents(tmp_path)
