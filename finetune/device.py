@@ -46,6 +46,8 @@ def init_device(platform: str = "auto", device_id: int | None = None, threads: i
         os.environ["OMP_NUM_THREADS"] = str(threads)
     threads = threads or usable_cores()
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    # Between two kernels OpenMP's threads would keep their cores busy: 47 instead of 72 pictures a second.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     guard = set_kernel_guard()  # also where a GPU computes: it concerns CPU kernels only
 
     let_ctrl_c_through()
