@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -28,7 +29,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     command = verbs.add_parser("run", help="write the model and its manifest, and compare it with the trained network")
-    command.add_argument("run", metavar="RUN", type=Path, help="a run folder")
+    command.add_argument(
+        "run", metavar="RUN", type=Path, help="a run folder; - reads its name from standard input when all is imported"
+    )
     command.add_argument(
         "--file_format", "--file-format", nargs="+", choices=CHOICES["export.file_format"], default=["MINDIR"]
     )
@@ -125,6 +128,10 @@ def act(parsed: argparse.Namespace) -> None:
     from export import bundle
 
     if parsed.verb == "run":
+        if parsed.run == Path("-"):
+            parsed.run = read_run()
+            if parsed.run is None:
+                return
         wanted = (parsed.file_format, parsed.input_form, parsed.batch_size, key)
         found = bundle.export_run(parsed.run, parsed.threads, *wanted)
     else:
@@ -132,6 +139,15 @@ def act(parsed: argparse.Namespace) -> None:
     if found:
         print(f"{parsed.run / 'export'}: compared with the trained network on {found['pictures']} evaluation pictures")
         print(table(found))
+
+
+def read_run() -> Path | None:
+    """The run folder's name from standard input; None where whoever was to give it has stopped."""
+    try:
+        name = sys.stdin.buffer.read()
+    except KeyboardInterrupt:  # of the whole group, and the other one says so
+        return None
+    return Path(os.fsdecode(name)) if name else None
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ The device is initialised before this module is imported.
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -43,17 +44,18 @@ Next:
 
 def run(config: Config, device: Device) -> Path:
     """Everything, ending with a verified export. Returns the run folder."""
-    folder = train(config, device)
-    started = time.perf_counter()
-    export(folder, config)
-    log.info("export and comparison: %.1f s", time.perf_counter() - started)
+    with Exporter(config) as exporter:
+        folder = train(config, device, before_training=exporter.start)
+        started = time.perf_counter()
+        exporter.export(folder)
+        log.info("export and comparison: %.1f s", time.perf_counter() - started)
     ckpt = config.model.pretrain_ckpt
     again = "--dataset_path YOUR_PICTURES" + (f" --pretrain_ckpt {ckpt}" if ckpt else "")
     log.info(NEXT_STEPS.format(run=folder, arguments=again if config.model.backbone else folder / "config.yaml"))
     return folder
 
 
-def train(config: Config, device: Device) -> Path:
+def train(config: Config, device: Device, before_training: Callable = lambda: None) -> Path:
     """Everything but the export. Returns the run folder."""
     clock = Clock()
     dataset, backbone, split = load_inputs(config)
@@ -70,6 +72,7 @@ def train(config: Config, device: Device) -> Path:
     write_split(folder / "split.json", dataset, split)
     clock.lap("features")
 
+    before_training()
     train_rows, valid_rows, eval_rows = ((found.rows[rows], dataset.labels[rows]) for rows in vars(split).values())
     network = make()
     trainer = Trainer(network, train_rows, valid_rows, config.train, len(dataset.classes), config.seed)
@@ -196,16 +199,33 @@ def log_inputs(device: Device, dataset: Dataset, backbone: Backbone | None, spli
         log.info("weights: %s, width %s; facts: %s", backbone.path, backbone.record.width, backbone.facts_from)
 
 
-def export(folder: Path, config: Config) -> None:
-    """`python -m export RUN` in a process of its own: the run folder is the only thing handed over.
+class Exporter:
+    """`python -m export -` in a process of its own: the run folder is the only thing handed over.
 
-    Raises:
-        InputError: the export or its comparison failed; it has said why.
+    It imports MindSpore while this process trains, which needs one core only, and waits for the folder's name.
     """
-    wanted = ["--file_format", *config.export.file_format, "--input_form", *config.export.input_form]
-    command = [sys.executable, "-m", "export", str(folder), *wanted]
-    if subprocess.run(command, cwd=Path.cwd()).returncode:
-        raise InputError(f"{folder}: trained and evaluated, but not exported. Repeat with: python -m export {folder}")
+
+    def __init__(self, config: Config):
+        wanted = ["--file_format", *config.export.file_format, "--input_form", *config.export.input_form]
+        self.command = [sys.executable, "-m", "export", "-", *wanted]
+        self.process: subprocess.Popen | None = None
+
+    def __enter__(self) -> Exporter:
+        return self
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE)
+
+    def export(self, folder: Path) -> None:
+        """Raises InputError: the export or its comparison failed; it has said why."""
+        self.process.communicate(os.fsencode(folder))
+        if self.process.returncode:
+            again = f"python -m export {folder}"
+            raise InputError(f"{folder}: trained and evaluated, but not exported. Repeat with: {again}")
+
+    def __exit__(self, *error) -> None:
+        if self.process and self.process.poll() is None:
+            self.process.communicate()  # no name: it ends
 
 
 class Clock:

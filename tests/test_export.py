@@ -172,3 +172,15 @@ def test_a_hidden_layer_comes_through_onnx(toy_backbone, tmp_path, input_form):
     wanted = Predictor(trained.network)(x)
     assert np.ptp(wanted, axis=0).max() > 0.01  # the pictures are told apart
     assert np.allclose(found, wanted, atol=1e-4)
+
+
+def test_the_run_may_be_named_on_standard_input(copied):
+    shutil.rmtree(copied / "export")
+    done = call("export", "-", input=str(copied))
+    assert done.returncode == 0, done.stderr
+    assert manifest(copied)["files"]
+
+
+def test_without_a_name_on_standard_input_nothing_happens():
+    done = call("export", "-", input="")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
