@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 from pathlib import Path
 
@@ -105,6 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def act(parsed: argparse.Namespace) -> None:
     from export.key import read_key
+    from finetune.ahead import named
     from finetune.device import init_device
 
     key = read_key(parsed.enc_key_file)
@@ -128,10 +128,7 @@ def act(parsed: argparse.Namespace) -> None:
     from export import bundle
 
     if parsed.verb == "run":
-        if parsed.run == Path("-"):
-            parsed.run = read_run()
-            if parsed.run is None:
-                return
+        parsed.run = named(parsed.run)
         wanted = (parsed.file_format, parsed.input_form, parsed.batch_size, key)
         found = bundle.export_run(parsed.run, parsed.threads, *wanted)
     else:
@@ -139,15 +136,6 @@ def act(parsed: argparse.Namespace) -> None:
     if found:
         print(f"{parsed.run / 'export'}: compared with the trained network on {found['pictures']} evaluation pictures")
         print(table(found))
-
-
-def read_run() -> Path | None:
-    """The run folder's name from standard input; None where whoever was to give it has stopped."""
-    try:
-        name = sys.stdin.buffer.read()
-    except KeyboardInterrupt:  # of the whole group, and the other one says so
-        return None
-    return Path(os.fsdecode(name)) if name else None
 
 
 if __name__ == "__main__":

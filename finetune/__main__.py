@@ -87,7 +87,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     command.add_argument("rest", nargs=argparse.REMAINDER)
 
     command = verbs.add_parser("report", help="draw the figures and report.html of a run again")
-    command.add_argument("run", metavar="RUN", help="a run folder")
+    command.add_argument("run", metavar="RUN", help="a run folder; - reads its name from standard input")
 
     command = verbs.add_parser("checks", help="show versions, device, kernel guard, threads, memory, folders")
     add_settings(command, DEVICE_FLAGS)
@@ -140,8 +140,9 @@ def main(arguments: list[str] | None = None) -> int:
 def act(parsed: argparse.Namespace) -> None:
     if parsed.verb == "report":
         from finetune import report
+        from finetune.ahead import named
 
-        print(report.write(Path(parsed.run)))
+        print(report.write(named(Path(parsed.run))))
         return
 
     if parsed.verb == "compare":

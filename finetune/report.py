@@ -20,15 +20,10 @@ from PIL import Image
 
 from datasets.image import DamagedPicture, read, to_rgb
 from finetune.run_folder import evaluation_pictures, read_json
+from finetune.summary import ROWS, trained
 
 GRID_PICTURES = 8
 GRID_SEED = 0
-ROWS = {  # of the accuracy table: key in metrics.json -> label; {} is what was trained, the head or the network
-    "majority_class": "always the most frequent class",
-    "nearest_class_mean": "nearest class mean",
-    "before": "before: fresh {}",
-    "after": "after: trained {}",
-}
 GREEN, RED, BLUE, GREY = "#1a7f37", "#cf222e", "#0969da", "#6e7781"
 
 # Class names may be Chinese: the first of these that is installed draws what DejaVu Sans lacks.
@@ -67,23 +62,6 @@ def write(run: Path) -> Path:
     page = run / "report.html"
     page.write_text(_page(run, metrics, list(figures)), encoding="utf-8")
     return page
-
-
-def summary(metrics: dict) -> str:
-    """The numbers as a table for the terminal."""
-    lines = [f"{metrics['after']['pictures']:>5} evaluation pictures         accuracy   95 % interval"]
-    for key, label in ROWS.items():
-        low, high = (100 * bound for bound in metrics[key]["interval"])
-        lines.append(
-            f"{label.format(trained(metrics)):32} {100 * metrics[key]['accuracy']:7.1f} %   {low:.1f} to {high:.1f} %"
-        )
-    phases = ", ".join(f"{name} {seconds:.1f}" for name, seconds in metrics["seconds"].items())
-    return "\n".join(["", *lines, "", f"seconds: {phases}"])
-
-
-def trained(metrics: dict) -> str:
-    """What was trained: the head on a backbone, or the network."""
-    return metrics.get("trained", "head")
 
 
 def draw_before_after(predictions: Sequence[dict], metrics: dict) -> Figure:

@@ -8,9 +8,7 @@ The device is initialised before this module is imported.
 from __future__ import annotations
 
 import logging
-import os
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -19,7 +17,8 @@ from pathlib import Path
 from datasets.base import Dataset, InputError, Split
 from datasets.load import load
 from datasets.split import make_split, write_split
-from finetune import report, run_folder
+from finetune import run_folder
+from finetune.ahead import Ahead
 from finetune.calibrate import calibrate, in_words
 from finetune.config import Config
 from finetune.device import Device
@@ -29,6 +28,7 @@ from finetune.features import Features, extract, usable_split, write_views
 from finetune.metrics import majority_class, nearest_class_mean
 from finetune.networks import Head
 from finetune.scratch import extract_pixels, make_network, write_pictures
+from finetune.summary import summary
 from finetune.train import Trainer
 from finetune.trained import save_from_scratch, save_trained
 from pretrained.weights import Backbone, load_backbone
@@ -44,19 +44,24 @@ Next:
 
 def run(config: Config, device: Device) -> Path:
     """Everything, ending with a verified export. Returns the run folder."""
-    with Exporter(config) as exporter:
-        folder = train(config, device, before_training=exporter.start)
-        started = time.perf_counter()
-        exporter.export(folder)
-        log.info("export and comparison: %.1f s", time.perf_counter() - started)
+    wanted = ("--file_format", *config.export.file_format, "--input_form", *config.export.input_form)
+    exporter = Ahead("export", "-", *wanted)
+    folder = train(config, device, exporter)
+    started = time.perf_counter()
+    if not exporter.wait():  # it has said why
+        again = f"python -m export {folder}"
+        raise InputError(f"{folder}: trained and evaluated, but not exported. Repeat with: {again}")
+    log.info("export and comparison: %.1f s", time.perf_counter() - started)
     ckpt = config.model.pretrain_ckpt
     again = "--dataset_path YOUR_PICTURES" + (f" --pretrain_ckpt {ckpt}" if ckpt else "")
     log.info(NEXT_STEPS.format(run=folder, arguments=again if config.model.backbone else folder / "config.yaml"))
     return folder
 
 
-def train(config: Config, device: Device, before_training: Callable = lambda: None) -> Path:
-    """Everything but the export. Returns the run folder."""
+def train(config: Config, device: Device, *others: Ahead) -> Path:
+    """Everything but the export. Returns the run folder, of which the `others` are told, too, when all but the report
+    is there."""
+    reporter = Ahead("finetune", "report", "-", stdout=subprocess.DEVNULL)
     clock = Clock()
     dataset, backbone, split = load_inputs(config)
     folder = run_folder.create(config, dataset.name)
@@ -72,7 +77,8 @@ def train(config: Config, device: Device, before_training: Callable = lambda: No
     write_split(folder / "split.json", dataset, split)
     clock.lap("features")
 
-    before_training()
+    for command in (reporter, *others):
+        command.start()
     train_rows, valid_rows, eval_rows = ((found.rows[rows], dataset.labels[rows]) for rows in vars(split).values())
     network = make()
     trainer = Trainer(network, train_rows, valid_rows, config.train, len(dataset.classes), config.seed)
@@ -114,10 +120,13 @@ def train(config: Config, device: Device, before_training: Callable = lambda: No
         "seconds": clock.seconds,
     }
     run_folder.write_json(folder / "metrics.json", numbers)
-    report.write(folder)
-    clock.lap("report")
-    run_folder.write_json(folder / "metrics.json", numbers)
-    log.info(report.summary(numbers))
+    for command in (reporter, *others):
+        command.tell(folder)
+    log.info(summary(numbers))
+    if not reporter.wait():
+        raise InputError(
+            f"{folder}: trained and evaluated, but without a report. Repeat with: python -m finetune report {folder}"
+        )
     log.info("report: %s", folder / "report.html")
     return folder
 
@@ -197,35 +206,6 @@ def log_inputs(device: Device, dataset: Dataset, backbone: Backbone | None, spli
     log.info("split: %d train, %d validation, %d evaluation", *(len(rows) for rows in vars(split).values()))
     if backbone:
         log.info("weights: %s, width %s; facts: %s", backbone.path, backbone.record.width, backbone.facts_from)
-
-
-class Exporter:
-    """`python -m export -` in a process of its own: the run folder is the only thing handed over.
-
-    It imports MindSpore while this process trains, which needs one core only, and waits for the folder's name.
-    """
-
-    def __init__(self, config: Config):
-        wanted = ["--file_format", *config.export.file_format, "--input_form", *config.export.input_form]
-        self.command = [sys.executable, "-m", "export", "-", *wanted]
-        self.process: subprocess.Popen | None = None
-
-    def __enter__(self) -> Exporter:
-        return self
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE)
-
-    def export(self, folder: Path) -> None:
-        """Raises InputError: the export or its comparison failed; it has said why."""
-        self.process.communicate(os.fsencode(folder))
-        if self.process.returncode:
-            again = f"python -m export {folder}"
-            raise InputError(f"{folder}: trained and evaluated, but not exported. Repeat with: {again}")
-
-    def __exit__(self, *error) -> None:
-        if self.process and self.process.poll() is None:
-            self.process.communicate()  # no name: it ends
 
 
 class Clock:

@@ -181,6 +181,8 @@ def test_the_run_may_be_named_on_standard_input(copied):
     assert manifest(copied)["files"]
 
 
-def test_without_a_name_on_standard_input_nothing_happens():
-    done = call("export", "-", input="")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+@pytest.mark.parametrize("command", [["export", "-"], ["finetune", "report", "-"]], ids=" ".join)
+def test_without_a_name_on_standard_input_nothing_happens(command):
+    """As when the training stops for which it was started ahead of its turn."""
+    done = call(*command, input="")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")

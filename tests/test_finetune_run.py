@@ -12,9 +12,6 @@ import pytest
 from conftest import CHECKOUT, RED_GREEN, call, draw_toy, draw_toys, save_toy_backbone
 from PIL import Image
 
-from datasets.base import InputError
-from finetune import run
-from finetune.config import Config
 from pretrained.weights import read_ckpt
 
 FILES = (
@@ -210,19 +207,3 @@ def test_checks_prints_what_it_found(tmp_path):
     assert done.returncode == 0, done.stderr
     for words in ("mindspore", "device used     CPU", "threads", "memory", "times", "cache_dir", "writable"):
         assert words in done.stdout
-
-
-def test_a_training_that_fails_leaves_no_exporter_behind(monkeypatch):
-    """It was started to import MindSpore meanwhile, and waits for the name of the run folder."""
-
-    def failing(config, device, before_training):
-        before_training()
-        raise InputError("the disk is full")
-
-    monkeypatch.setattr(run, "train", failing)
-    exporters = []
-    start = run.Exporter.start
-    monkeypatch.setattr(run.Exporter, "start", lambda self: (start(self), exporters.append(self)))
-    with pytest.raises(InputError, match="disk is full"):
-        run.run(Config(), None)
-    assert [exporter.process.returncode for exporter in exporters] == [0]
