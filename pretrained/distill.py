@@ -43,6 +43,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=34_000, help="batches (34000)")
     parser.add_argument("--views", type=int, default=8, help="different random crops of a picture (8)")
     parser.add_argument("--mixed", type=int, default=8, help="mixtures of a picture with others (8)")
+    parser.add_argument("--start_from", type=Path, help="CKPT of a student to go on from; default: random weights")
     parser.add_argument("--favour", default="cats_dogs_unlabelled", help="tar that makes up half of every batch")
     parser.add_argument("--width", type=float, default=0.35, help="width of the student (0.35)")
     parser.add_argument("--batch_size", type=int, default=64, help="a multiple of 16 (64)")
@@ -56,6 +57,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     # On AVX-512 machines oneDNN 3.10 sends MindSpore's convolutions to a reference kernel, ten times slower.
     os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
+    # Without these, threads that wait keep a core busy: 335 pictures a second become 1,000.
+    os.environ.setdefault("MS_DEV_HOST_BLOCKING_RUN", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from datasets.base import InputError
     from pretrained.distill_training import train
     from pretrained.distill_views import chances, prepare, read_pool

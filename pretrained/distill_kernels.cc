@@ -28,11 +28,15 @@ extern "C" {
 
 // x (C, H, H, B), w (C, 3, 3) -> y (C, O, O, B)
 int Depthwise(int, void** p, int*, int64_t** shapes, const char**, void*, void*) {
-  const float* x = static_cast<float*>(p[0]);
-  const float* w = static_cast<float*>(p[1]);
-  float* y = static_cast<float*>(p[2]);
+  const float* all_x = static_cast<float*>(p[0]);
+  const float* all_w = static_cast<float*>(p[1]);
+  float* all_y = static_cast<float*>(p[2]);
   const int64_t C = shapes[0][0], H = shapes[0][1], B = shapes[0][3], O = shapes[2][1], S = H / O;
-  for (int64_t c = 0; c < C; ++c, x += H * H * B, w += 9)
+#pragma omp parallel for
+  for (int64_t c = 0; c < C; ++c) {
+    const float* x = all_x + c * H * H * B;
+    const float* w = all_w + c * 9;
+    float* y = all_y + c * O * O * B;
     for (int64_t i = 0; i < O; ++i)
       for (int64_t j = 0; j < O; ++j, y += B) {
         const int top = First(i, S), bottom = Last(i, S, H), left = First(j, S), right = Last(j, S, H);
@@ -44,18 +48,25 @@ int Depthwise(int, void** p, int*, int64_t** shapes, const char**, void*, void*)
           Store(y + b, sum);
         }
       }
+  }
   return 0;
 }
 
 // dy (C, O, O, B), x (C, H, H, B), w (C, 3, 3) -> dx (C, H, H, B), dw (C, 3, 3)
 int DepthwiseGrad(int, void** p, int*, int64_t** shapes, const char**, void*, void*) {
-  const float* dy = static_cast<float*>(p[0]);
-  const float* x = static_cast<float*>(p[1]);
-  const float* w = static_cast<float*>(p[2]);
-  float* dx = static_cast<float*>(p[3]);
-  float* dw = static_cast<float*>(p[4]);
+  const float* all_dy = static_cast<float*>(p[0]);
+  const float* all_x = static_cast<float*>(p[1]);
+  const float* all_w = static_cast<float*>(p[2]);
+  float* all_dx = static_cast<float*>(p[3]);
+  float* all_dw = static_cast<float*>(p[4]);
   const int64_t C = shapes[1][0], H = shapes[1][1], B = shapes[1][3], O = shapes[0][1], S = H / O;
-  for (int64_t c = 0; c < C; ++c, x += H * H * B, dx += H * H * B, w += 9, dw += 9) {
+#pragma omp parallel for
+  for (int64_t c = 0; c < C; ++c) {
+    const float* dy = all_dy + c * O * O * B;
+    const float* x = all_x + c * H * H * B;
+    const float* w = all_w + c * 9;
+    float* dx = all_dx + c * H * H * B;
+    float* dw = all_dw + c * 9;
     std::memset(dx, 0, H * H * B * sizeof(float));
     Vector sums[9] = {};
     for (int64_t i = 0; i < O; ++i)
@@ -85,17 +96,20 @@ int DepthwiseGrad(int, void** p, int*, int64_t** shapes, const char**, void*, vo
 
 // x (C, M), gamma (C), beta (C), top (1): ceiling of the activation, 0 for none -> y (C, M), mean (C), scale (C)
 int Norm(int, void** p, int*, int64_t** shapes, const char**, void*, void*) {
-  const float* x = static_cast<float*>(p[0]);
+  const float* all_x = static_cast<float*>(p[0]);
   const float* gamma = static_cast<float*>(p[1]);
   const float* beta = static_cast<float*>(p[2]);
   const float top = *static_cast<float*>(p[3]);
-  float* y = static_cast<float*>(p[4]);
+  float* all_y = static_cast<float*>(p[4]);
   float* mean = static_cast<float*>(p[5]);
   float* scale = static_cast<float*>(p[6]);
   const int64_t C = shapes[1][0];
   int64_t M = 1;
   for (int i = 1; i < 4; ++i) M *= shapes[0][i];
-  for (int64_t c = 0; c < C; ++c, x += M, y += M) {
+#pragma omp parallel for
+  for (int64_t c = 0; c < C; ++c) {
+    const float* x = all_x + c * M;
+    float* y = all_y + c * M;
     float s[kLanes] = {}, q[kLanes] = {};
     for (int64_t m = 0; m < M; m += kLanes)
       for (int l = 0; l < kLanes; ++l) s[l] += x[m + l];
@@ -118,20 +132,25 @@ int Norm(int, void** p, int*, int64_t** shapes, const char**, void*, void*) {
 
 // dy, x (C, M), y (C, M), gamma (C), mean (C), scale (C), top (1) -> dx (C, M), dgamma (C), dbeta (C)
 int NormGrad(int, void** p, int*, int64_t** shapes, const char**, void*, void*) {
-  const float* dy = static_cast<float*>(p[0]);
-  const float* x = static_cast<float*>(p[1]);
-  const float* y = static_cast<float*>(p[2]);
+  const float* all_dy = static_cast<float*>(p[0]);
+  const float* all_x = static_cast<float*>(p[1]);
+  const float* all_y = static_cast<float*>(p[2]);
   const float* gamma = static_cast<float*>(p[3]);
   const float* mean = static_cast<float*>(p[4]);
   const float* scale = static_cast<float*>(p[5]);
   const float top = *static_cast<float*>(p[6]);
-  float* dx = static_cast<float*>(p[7]);
+  float* all_dx = static_cast<float*>(p[7]);
   float* dgamma = static_cast<float*>(p[8]);
   float* dbeta = static_cast<float*>(p[9]);
   const int64_t C = shapes[3][0];
   int64_t M = 1;
   for (int i = 1; i < 4; ++i) M *= shapes[0][i];
-  for (int64_t c = 0; c < C; ++c, x += M, y += M, dy += M, dx += M) {
+#pragma omp parallel for
+  for (int64_t c = 0; c < C; ++c) {
+    const float* dy = all_dy + c * M;
+    const float* x = all_x + c * M;
+    const float* y = all_y + c * M;
+    float* dx = all_dx + c * M;
     Vector s = {}, q = {};
     const float mu = mean[c], r = scale[c];
     for (int64_t m = 0; m < M; m += kLanes) {

@@ -38,7 +38,8 @@ def build_kernels(folder: Path) -> str:
     if not compiler:
         raise InputError("No C++ compiler found. Distillation builds two kernels: install g++ or set CXX.")
     library = folder.resolve() / "distill_kernels.so"
-    command = [compiler, "-O3", "-march=native", "-ffast-math", "-shared", "-fPIC", str(SOURCE), "-o", str(library)]
+    flags = "-O3 -march=native -ffast-math -fopenmp -shared -fPIC".split()
+    command = [compiler, *flags, str(SOURCE), "-o", str(library)]
     built = subprocess.run(command, capture_output=True, text=True)
     if built.returncode:
         raise InputError(f"{compiler} could not compile {SOURCE}:\n{built.stderr}")

@@ -21,9 +21,9 @@ from mindspore import nn, ops
 from pretrained.distill_student import Kernels, Student, build_kernels, even_out, patches, settle_statistics
 from pretrained.distill_views import SIZE, SMALL
 from pretrained.mobilenet_v2 import MobileNetV2
-from pretrained.weights import read_ckpt
+from pretrained.weights import load_strict, read_ckpt
 
-SIZES = ((0.78, SMALL), (1.0, SIZE))  # until this part of the steps, pixels a side
+SIZES = ((0.65, SMALL), (1.0, SIZE))  # until this part of the steps, pixels a side
 TEMPERATURE = 2.0  # divides the teacher's logits: small probabilities say which classes are alike
 COMPONENTS = 128  # principal components of the teacher's features
 JITTER = 1 / 16  # of the side: how far a view is shifted, anew at each step
@@ -79,6 +79,8 @@ def train(views: dict, features, chance: np.ndarray, args: argparse.Namespace) -
     targets_of = make_targets(features, args.teacher)
     network = MobileNetV2(args.width, pad_mode="pad")
     initialise(network, args.seed)
+    if args.start_from:
+        load_strict(network, read_ckpt(args.start_from), args.start_from)
     named = [(p.name, p) for p in network.get_parameters()]  # a Cell renames what it takes in
     student = Student(network, Kernels(build_kernels(args.cache_dir))).set_train(True)
     classes = targets_of(np.array([0]), np.array([0]))[0].shape[1]

@@ -22,7 +22,7 @@ from datasets.base import InputError
 from datasets.progress import Progress
 
 TEACHER_SIZE = 160  # pixels; most pictures of the pool have a short side of 128 at most
-SIZE, SMALL = 96, 64  # pixels of the student's views
+SIZE, SMALL = 128, 96  # pixels of the student's views
 CHUNK = 8  # views in one call of the teacher
 
 
