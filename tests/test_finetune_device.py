@@ -82,6 +82,15 @@ def test_initialising_twice_is_allowed():
     assert init_device("CPU", seed=5) == init_device("CPU", seed=5)
 
 
+def test_waiting_threads_sleep_unless_the_user_wants_otherwise(monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    init_device("CPU")
+    assert device.os.environ["OMP_WAIT_POLICY"] == "passive"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    init_device("CPU")
+    assert device.os.environ["OMP_WAIT_POLICY"] == "active"
+
+
 def test_one_seed_seeds_everything():
     import mindspore as ms
 
