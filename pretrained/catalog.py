@@ -78,7 +78,7 @@ EMBEDDED = WeightsRecord(
     source="this project, distilled from TensorFlow's mobilenet_v2_1.0_224 on 10,199 unlabelled photographs of "
     "Caltech-101, Tiny ImageNet, an ImageNet sample, and cats and dogs",
     licence="Apache-2.0; all photographs but those of Caltech-101 (CC BY 4.0) are for research use",
-    sha256="ca5546def9f5a699ef9b687e304e6ac2d7a160fea97fa7ff5cb0dfd3dde71fae",
+    sha256="5b5575deb003c570655e4c8878e0b79f3713a23951c70bea3a933b99b9db8dd1",
 )
 EMBEDDED_FILE = Path(__file__).with_name(f"{EMBEDDED.name}.ckpt")
 
