@@ -48,6 +48,7 @@ def run(config: Config, device: Device) -> Path:
     exporter = Ahead("export", "-", *wanted)
     folder = train(config, device, exporter)
     started = time.perf_counter()
+    exporter.tell(folder)
     if not exporter.wait():  # it has said why
         again = f"python -m export {folder}"
         raise InputError(f"{folder}: trained and evaluated, but not exported. Repeat with: {again}")
@@ -59,8 +60,7 @@ def run(config: Config, device: Device) -> Path:
 
 
 def train(config: Config, device: Device, *others: Ahead) -> Path:
-    """Everything but the export. Returns the run folder, of which the `others` are told, too, when all but the report
-    is there."""
+    """Everything but the export. Returns the run folder. The `others` are started when the training begins."""
     reporter = Ahead("finetune", "report", "-", stdout=subprocess.DEVNULL)
     clock = Clock()
     dataset, backbone, split = load_inputs(config)
@@ -120,8 +120,7 @@ def train(config: Config, device: Device, *others: Ahead) -> Path:
         "seconds": clock.seconds,
     }
     run_folder.write_json(folder / "metrics.json", numbers)
-    for command in (reporter, *others):
-        command.tell(folder)
+    reporter.tell(folder)
     log.info(summary(numbers))
     if not reporter.wait():
         raise InputError(

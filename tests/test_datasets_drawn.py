@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -177,7 +178,10 @@ def test_raw_pixels_do_not_tell_cats_from_dogs(sample):
 def test_ctrl_c_ends_all_workers_and_the_same_command_goes_on(tmp_path):
     """As a terminal does it: the signal goes to the whole group."""
     command = [sys.executable, "-m", "datasets", "draw", str(tmp_path), "--per_class", "2000"]
-    drawing = subprocess.Popen(command, cwd=CHECKOUT, stderr=subprocess.PIPE, start_new_session=True)
+    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # also where the tests themselves ignore it
+    drawing = subprocess.Popen(
+        command, cwd=CHECKOUT, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=heeding
+    )
     while not any(tmp_path.rglob("*.jpg")):
         time.sleep(0.05)
     os.killpg(drawing.pid, signal.SIGINT)
