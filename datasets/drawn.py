@@ -29,7 +29,7 @@ SIGNATURE = b"drawn by datasets.drawn"  # how the JPEG comment of each of our pi
 NOT_PICTURES = (MARK, "drawn.*.part", "features/*.npy", ".*", "Thumbs.db", "desktop.ini")  # may lie beside them
 
 MOST_WORKERS = 8
-WORTH_A_WORKER = 50  # pictures; a process takes as long to start as ten to draw
+WORTH_A_WORKER = 50  # pictures: a second of drawing, far longer than a process takes to start
 
 # fmt: off
 CUES = {  # cue: {option: (percent of the cats, percent of the dogs)}

@@ -7,7 +7,7 @@ A frozen teacher and a student (random at the start) look at the same random cro
 student predicts the teacher's softened class probabilities and the principal components of its pooled features.
 The map is thrown away; only the student's backbone is written, under the network's own names. No label is used.
 
-Measured on 2 CPU cores: 400 to 450 pictures a second at 96 pixels, 230 to 300 at 128. What came of it, by 5-fold
+Measured on 2 CPU cores: 400 to 450 pictures a second at 96 pixels, 230 to 250 at 128. What came of it, by 5-fold
 cross-validation of a linear classifier on 1,400 photographs of cats and dogs that are not in the pool; the first four
 rows were made by the version of this recipe in revision d09c5a9, with views of 64 and 96 pixels:
 

@@ -182,7 +182,7 @@ def test_ctrl_c_ends_all_workers_and_the_same_command_goes_on(tmp_path):
     drawing = subprocess.Popen(
         command, cwd=CHECKOUT, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=heeding
     )
-    while not any(tmp_path.rglob("*.jpg")):
+    while drawing.poll() is None and not any(tmp_path.rglob("*.jpg")):
         time.sleep(0.05)
     os.killpg(drawing.pid, signal.SIGINT)
     stderr = drawing.communicate(timeout=60)[1].decode()
