@@ -1,7 +1,7 @@
 """From files to features in the store, on all cores at once and in bounded memory.
 
 Each thread takes a batch of pictures the whole way: read, decode, engine. While some decode others
-compute, nothing is handed over, and a core never waits for another.
+compute, and one thread more than there are cores sees to it that no core is ever without work.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def compute(
     batches = (rows[start : start + engine.batch_size] for start in range(0, len(rows), engine.batch_size))
     chunks = Chunks(store)
     try:
-        with Progress("features", len(rows), "pictures") as progress, ThreadPoolExecutor(threads) as pool:
-            for count in in_order(pool, take, batches, ahead=2 * threads):
+        with Progress("features", len(rows), "pictures") as progress, ThreadPoolExecutor(threads + 1) as pool:
+            for count in in_order(pool, take, batches, ahead=2 * (threads + 1)):
                 progress.update(count)
     finally:  # also on Ctrl-C: what is computed is kept
         chunks.write()

@@ -27,7 +27,9 @@ from finetune.engines.openvino_bf16 import (
     constant,
     drawn_pictures,
     find_convolutions,
+    inputs_of_convolutions,
     nearest,
+    offset,
     round_to_bf16,
     round_together,
 )
@@ -237,13 +239,32 @@ def test_a_network_with_rounded_weights_gives_nearly_the_same(tmp_path, pad_mode
     """In f32, so that rounding the weights is all that happens. The toy has all kinds of convolutions there are."""
     backbone, core = toy(tmp_path, pad_mode), openvino.Core()
     images = drawn(backbone)
-    models = [with_scaling(core.read_model(onnx_of(backbone)), backbone.record.image, 8) for _ in range(2)]
+    models = [with_scaling(core.read_model(onnx_of(backbone)), backbone.record.image) for _ in range(2)]
     round_to_bf16(core, models[1], drawn_pictures(backbone.record.image))
-    plain, rounded = (core.compile_model(m, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(images)[0] for m in models)
+    plain, rounded = (in_f32(core, model, images) for model in models)
     weights = [node.data for node in models[1].get_ops() if node.get_type_name() == "Constant" and node.data.ndim > 3]
     of_convolutions = [one for one in weights if one.shape[0] > 1]
     assert len(of_convolutions) == 52 and all(np.array_equal(one, nearest(one)) for one in of_convolutions)
     assert not np.array_equal(plain, rounded) and cosines(plain, rounded).min() >= 0.999
+
+
+@pytest.mark.parametrize("pad_mode", ["pad", "same"])
+def test_what_is_taken_away_before_a_convolution_is_made_up_for(tmp_path, pad_mode):
+    """Also at the border, where the convolution looks at zeros from which nothing was taken."""
+    backbone, core = toy(tmp_path, pad_mode), openvino.Core()
+    plain, moved = (with_scaling(core.read_model(onnx_of(backbone)), backbone.record.image) for _ in range(2))
+    convolution = next(one for one in find_convolutions(moved) if one.get_type_name() == "GroupConvolution")
+    index = find_convolutions(moved).index(convolution)
+    inputs = list(inputs_of_convolutions(core, moved, drawn(backbone)[:2]))
+    stored = offset(convolution, inputs[index])
+    assert np.array_equal(stored, list(inputs_of_convolutions(core, moved, drawn(backbone)[:2]))[index])
+    assert np.square(nearest(stored) - stored).mean() < np.square(nearest(inputs[index]) - inputs[index]).mean()
+    assert largest_distance(*(in_f32(core, model, drawn(backbone)) for model in (moved, plain))) < 1e-5
+
+
+def in_f32(core, model, images):
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return np.concatenate([compiled([picture[np.newaxis]])[0] for picture in images])
 
 
 def drawn(backbone):
@@ -253,14 +274,13 @@ def drawn(backbone):
 
 def test_rounded_weights_are_closer_than_the_nearest_ones():
     backbone, core = load_backbone(None), openvino.Core()
-    models = [with_scaling(core.read_model(onnx_of(backbone)), backbone.record.image, 8) for _ in range(3)]
+    models = [with_scaling(core.read_model(onnx_of(backbone)), backbone.record.image) for _ in range(3)]
     round_to_bf16(core, models[1], drawn_pictures(backbone.record.image))
     for convolution in find_convolutions(models[2]):
         (after,) = convolution.output(0).get_target_inputs()
         for node in (convolution, after.get_node()):
             node.input(1).replace_source_output(opset.constant(nearest(constant(node, 1))).output(0))
-    settings = {"INFERENCE_PRECISION_HINT": "f32"}
-    plain, rounded, simply = (core.compile_model(m, "CPU", settings)(drawn(backbone))[0].copy() for m in models)
+    plain, rounded, simply = (in_f32(core, model, drawn(backbone)) for model in models)
     assert largest_distance(rounded, plain) < largest_distance(simply, plain) / 4
 
 

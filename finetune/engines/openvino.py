@@ -1,8 +1,9 @@
 """Features by OpenVINO, on the CPU: a frozen backbone is pure inference, and this engine is made for that.
 
 It gets our own ONNX of the backbone that was loaded. Scaling is part of the compiled network, so that
-pictures go in as bytes. Each core has a stream of its own: as many calls at once as there are cores
-compute side by side, which keeps all cores busier than one call spread over them.
+pictures go in as bytes. Each core has a stream of its own, which takes one picture after the other: what lies
+between two layers then stays in the core's own cache. A call queues all its pictures at once, so that no stream
+waits for Python between two of them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import openvino
 
 from datasets.base import InputError
 from finetune.device import without_kernel_guard
-from finetune.engines.mindspore import fill_up
 from finetune.engines.openvino_bf16 import drawn_pictures, round_to_bf16
 from pretrained.to_onnx import to_onnx
 from pretrained.weights import Backbone
@@ -26,7 +26,7 @@ class OpenVinoEngine:
     """uint8 pictures (B, H, W, 3) -> pooled features float32 (B, D)."""
 
     name = "openvino"
-    batch_size = 8  # 4 to 16 measured the same
+    batch_size = 8  # pictures a call; each goes through the network alone, a quarter faster than eight together
 
     def __init__(self, backbone: Backbone, precision: str, threads: int):
         image = backbone.record.image
@@ -38,20 +38,28 @@ class OpenVinoEngine:
         with without_kernel_guard():
             core = openvino.Core()
             check_precision(precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-            model = with_scaling(core.read_model(onnx_of(backbone)), image, self.batch_size)
+            model = with_scaling(core.read_model(onnx_of(backbone)), image)
             if precision == "bf16":
                 round_to_bf16(core, model, drawn_pictures(image))
             compiled = core.compile_model(model, "CPU", settings)
         self.idle = queue.SimpleQueue()
-        for _ in range(threads):
-            self.idle.put(compiled.create_infer_request())
+        for _ in range(threads + 1):  # the threads of finetune.compute
+            self.idle.put([compiled.create_infer_request() for _ in range(self.batch_size)])
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        request = self.idle.get()
+        requests = self.idle.get()
+        rows = []
         try:
-            return request.infer([fill_up(images, self.batch_size)])[0][: len(images)]
+            for start in range(0, len(images), self.batch_size):
+                under_way = list(zip(requests, images[start : start + self.batch_size]))
+                for request, picture in under_way:
+                    request.start_async([picture[np.newaxis]])
+                for request, _ in under_way:
+                    request.wait()
+                    rows.append(request.get_output_tensor().data[0].copy())
         finally:
-            self.idle.put(request)
+            self.idle.put(requests)
+        return np.stack(rows)
 
 
 def check_precision(precision: str, capabilities: list[str]) -> None:
@@ -63,15 +71,15 @@ def check_precision(precision: str, capabilities: list[str]) -> None:
         )
 
 
-def with_scaling(model: openvino.Model, image, batch_size: int) -> openvino.Model:
-    """The network with `datasets.image.normalise` in front of it: uint8 (B, H, W, 3) goes in."""
+def with_scaling(model: openvino.Model, image) -> openvino.Model:
+    """The network with `datasets.image.normalise` in front of it: uint8 (1, H, W, 3) goes in."""
     prepared = openvino.preprocess.PrePostProcessor(model)
     prepared.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
     prepared.input().model().set_layout(openvino.Layout("NCHW"))
     steps = prepared.input().preprocess().convert_element_type(openvino.Type.f32)
     steps.mean([255 * value for value in image.mean_unit]).scale([255 * value for value in image.std_unit])
     model = prepared.build()
-    model.reshape([batch_size, *image.size, 3])
+    model.reshape([1, *image.size, 3])
     return model
 
 
