@@ -17,9 +17,9 @@ from pathlib import Path
 from datasets.base import InputError
 from export.golden import write_golden, write_labels, write_scripts
 from export.key import read_key, right_key
-from export.manifest import INPUT_FORMS, MANIFEST, model_facts, model_name, read_manifest, write_manifest
-from export.parity import ask, compare, fresh_process
-from export.predictors import CkptPredictor, import_onnxruntime
+from export.manifest import INPUT_FORMS, MANIFEST, SUFFIXES, model_facts, model_name, read_manifest, write_manifest
+from export.parity import Ckpt, ask, compare, fresh_process
+from export.predictors import import_onnxruntime
 from finetune.run_folder import read_json, write_json
 
 PARITY = "parity.json"
@@ -60,12 +60,14 @@ def export_run(
     unfinished.mkdir()
     try:
         with fresh_process(threads) as process:
+            suffixes = [SUFFIXES[file_format] for file_format in file_formats]
+            ckpt = Ckpt(run, suffixes, threads)
             models = write_models(trained, unfinished, file_formats, input_forms, batch_size, key)
             write_labels(unfinished, trained.classes)
             write_scripts(unfinished)
             write_manifest(unfinished, run, trained, models)  # without it the models cannot be run
             files = [unfinished / name for name in models]
-            answers = ask(run, files, CkptPredictor(run), threads, process, key)
+            answers = ask(ckpt, files, threads, process, key)
         write_golden(unfinished, run, trained.image, answers)
         write_manifest(unfinished, run, trained, models)
         found = compare(run, files, answers)
@@ -145,7 +147,8 @@ def verify(path: Path, threads: int, key_file: Path | None = None) -> dict | Non
     verify_bundle(folder, key_file)
     models = [folder / name for name in read_manifest(folder)["models"]]
     with fresh_process(threads) as process:
-        answers = ask(path, models, CkptPredictor(path), threads, process, key)
+        ckpt = Ckpt(path, [model.suffix for model in models], threads)
+        answers = ask(ckpt, models, threads, process, key)
     found = compare(path, models, answers)
     write_json(folder / PARITY, found)
     if not found["equal"]:

@@ -2,6 +2,9 @@
 
 The exported files are run by a fresh process that knows the files and their manifest only. Three answers
 are compared a picture and file: the file's, the CKPT's, and what evaluation wrote to predictions.csv.
+
+The CKPT's backbone is computed by the engine that computes features, where there is one beside MindSpore: another
+program, by other arithmetic. Where it and a file are farther apart than is allowed, MindSpore itself is asked.
 """
 
 from __future__ import annotations
@@ -9,8 +12,8 @@ from __future__ import annotations
 import contextlib
 import csv
 import multiprocessing
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +22,7 @@ import numpy as np
 from datasets.base import InputError
 from datasets.image import load_images
 from export.manifest import read_manifest
-from export.predictors import BATCH_SIZE, CkptPredictor, load_predictor
+from export.predictors import BATCH_SIZE, CkptByEngine, CkptPredictor, load_predictor
 from finetune import run_folder
 from finetune.config import load_config
 from finetune.device import init_device, usable_cores
@@ -35,14 +38,14 @@ FIXED_BATCH_TOLERANCE = 1e-4
 EVALUATION_TOLERANCE = {"f32": 1e-3, "bf16": 0.15}
 
 SECOND_BATCH_SIZE = 3  # a graph that has another batch size baked in than its manifest says fails here
-PICTURES_AT_ONCE = 32 * BATCH_SIZE  # in memory
+PICTURES_AT_ONCE = 64 * BATCH_SIZE  # in memory
 
 
 @contextlib.contextmanager
 def fresh_process(threads: int) -> Iterator[ProcessPoolExecutor]:
     """A process that knows nothing of this one; it imports MindSpore while others still write the files."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-        process.submit(warm_up, half_of(threads))
+        process.submit(warm_up, threads)
         yield process
 
 
@@ -55,33 +58,76 @@ class Answers:
     """Probabilities of all N evaluation pictures of a run, of each exported file a list entry."""
 
     reference: np.ndarray  # (N, C), the CKPT's
+    reference_by: str  # the engine that computed its backbone
     exported: list[np.ndarray]  # (N, C)
     in_second_batch: list[np.ndarray]  # (n, C), of the first pictures again, in batches of another size
     readable: np.ndarray  # bool (N,)
 
 
-def ask(
-    run: Path,
-    models: Sequence[Path],
-    ckpt: CkptPredictor,
-    threads: int,
-    process: ProcessPoolExecutor,
-    key: bytes | None = None,
-) -> Answers:
-    """Run all evaluation pictures through CKPT and models.
+class Ckpt:
+    """The trained network of a run, rebuilt from its CKPT, and its answers to all N evaluation pictures.
 
-    Both sides compute at the same time, so each gets half of the threads; `process` is a `fresh_process`.
+    Its features are computed from now on in a thread of their own, which uses no MindSpore, while the files are written.
+    """
+
+    def __init__(self, run: Path, suffixes: Collection[str], threads: int):
+        """`suffixes`: of the files. Only one that MindSpore runs can confirm the engine's answers."""
+        self.run = run
+        self.by_engine = ckpt_by_engine(run, threads) if ".mindir" in suffixes else None
+        if self.by_engine:
+            thread = ThreadPoolExecutor(1)
+            self.features = thread.submit(predict_with, [self.by_engine], evaluation_pictures(run)[0], BATCH_SIZE)
+            thread.shutdown(wait=False)
+
+    @property
+    def engine(self) -> str:
+        return self.by_engine.engine.name if self.by_engine else "mindspore"
+
+    def answers(self) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities (N, C), and bool (N,): which pictures can be read."""
+        if not self.by_engine:
+            return self.by_mindspore()
+        (features,), readable = self.features.result()
+        return self.by_engine.head(features), readable
+
+    def by_mindspore(self) -> tuple[np.ndarray, np.ndarray]:
+        self.by_engine = None
+        paths = evaluation_pictures(self.run)[0]
+        (probabilities,), readable = predict_with([CkptPredictor(self.run)], paths, BATCH_SIZE)
+        return probabilities, readable
+
+
+def ckpt_by_engine(run: Path, threads: int) -> CkptByEngine | None:
+    """None where there is no such engine, or no backbone."""
+    from finetune.engines.choose import choose_name  # imports MindSpore: not before the device is ready
+
+    if not load_config(str(run / "config.yaml")).model.backbone or choose_name("CPU", "auto", "f32") == "mindspore":
+        return None
+    try:
+        return CkptByEngine(run, threads)
+    except (ImportError, RuntimeError):
+        return None
+
+
+def ask(
+    ckpt: Ckpt, models: Sequence[Path], threads: int, process: ProcessPoolExecutor, key: bytes | None = None
+) -> Answers:
+    """Run all evaluation pictures through CKPT and models; `process` is a `fresh_process`.
 
     Raises:
         InputError: no evaluation picture can be read, or the run is not finished.
     """
-    paths, _, split = evaluation_pictures(run)
-    answer = process.submit(predict_files, models, paths, half_of(threads), key)
-    (reference,), readable = predict_with([ckpt], paths, BATCH_SIZE)
+    paths, _, split = evaluation_pictures(ckpt.run)
+    answer = process.submit(predict_files, models, paths, threads, key)
+    reference, readable = ckpt.answers()
     exported, in_second_batch = answer.result()
     if not readable.any():
-        raise InputError(f"{split['root']}: none of the evaluation pictures of {run} can be read there any more.")
-    return Answers(reference, exported, in_second_batch, readable)
+        raise InputError(f"{split['root']}: none of the evaluation pictures of {ckpt.run} can be read there any more.")
+    if ckpt.by_engine and not all(
+        np.abs(one - reference)[readable].max() <= tolerance_of(model) for model, one in zip(models, exported)
+    ):
+        reference, readable = ckpt.by_mindspore()
+    return Answers(reference, ckpt.engine, exported, in_second_batch, readable)
 
 
 def compare(run: Path, models: Sequence[Path], answers: Answers) -> dict:
@@ -102,7 +148,7 @@ def compare(run: Path, models: Sequence[Path], answers: Answers) -> dict:
             tolerance_of(model),
             EVALUATION_TOLERANCE[precision],
         )
-    return over_all(found)
+    return {"ckpt_by": answers.reference_by, **over_all(found)}
 
 
 def tolerance_of(model: Path) -> float:
