@@ -67,7 +67,7 @@ class Answers:
 class Ckpt:
     """The trained network of a run, rebuilt from its CKPT, and its answers to all N evaluation pictures.
 
-    Its features are computed from now on in a thread of their own, which uses no MindSpore, while the files are written.
+    Its features are computed from now on in a thread, which uses no MindSpore, while the files are written.
     """
 
     def __init__(self, run: Path, suffixes: Collection[str], threads: int):
@@ -104,7 +104,7 @@ def ckpt_by_engine(run: Path, threads: int) -> CkptByEngine | None:
     if not load_config(str(run / "config.yaml")).model.backbone or choose_name("CPU", "auto", "f32") == "mindspore":
         return None
     try:
-        return CkptByEngine(run, threads)
+        return CkptByEngine(run, threads or usable_cores())
     except (ImportError, RuntimeError):
         return None
 

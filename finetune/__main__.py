@@ -11,9 +11,13 @@ import logging
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from datasets.base import InputError
-from finetune.config import load_config
+from finetune.config import Config, load_config
+
+if TYPE_CHECKING:
+    from finetune.ahead import Ahead
 
 # Flag, its setting, its help. The first spelling is the model zoo's where the zoo has one.
 RUN_FLAGS = (
@@ -160,6 +164,14 @@ def act(parsed: argparse.Namespace) -> None:
         checks.show(config)
         return
 
+    from finetune.ahead import ahead_of
+
+    with ahead_of(parsed.verb, config) as others:
+        work(parsed, config, others)
+
+
+def work(parsed: argparse.Namespace, config: Config, others: list[Ahead]) -> None:
+    """The verbs that need the device."""
     from finetune.device import init_device
 
     device = init_device(config.platform, config.device_id, config.threads, config.seed)
@@ -176,7 +188,7 @@ def act(parsed: argparse.Namespace) -> None:
 
     from finetune import run
 
-    {"run": run.run, "train": run.train, "features": run.features}[parsed.verb](config, device)
+    {"run": run.run, "train": run.train, "features": run.features}[parsed.verb](config, device, *others)
 
 
 def explain(error: OSError) -> str:

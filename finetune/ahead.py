@@ -1,7 +1,7 @@
-"""Commands started ahead of their turn: they import what they need while this process trains.
+"""Commands started ahead of their turn: they import what they need while this process has a core to spare.
 
-A training keeps little more than one core busy, and importing MindSpore or matplotlib takes seconds. Such a command is
-given "-" for the run folder, and reads the folder's name from standard input when it is ready.
+Importing MindSpore or matplotlib takes seconds, in which this process imports or trains, on little more than one core.
+Such a command is given "-" for the run folder, and reads the folder's name from standard input when it is ready.
 """
 
 from __future__ import annotations
@@ -10,31 +10,53 @@ import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+from finetune.config import Config
 
 
 class Ahead:
-    """`python -m PACKAGE ... -`, which ends without a word where this process ends before it has told the name."""
+    """`with Ahead("finetune", "report", "-") as report:` runs `python -m finetune report -` beside the block.
+
+    With the block it ends as well: without a word where it has not been told the name.
+    """
 
     def __init__(self, *command: str, **options):
         self.command, self.options = (sys.executable, "-m", *command), options
         self.process: subprocess.Popen | None = None
 
-    def start(self) -> None:
+    def __enter__(self) -> Ahead:
         # A session of its own: Ctrl-C in a terminal is for this process.
         self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, start_new_session=True, **self.options)
+        return self
 
     def tell(self, folder: Path) -> None:
-        with contextlib.suppress(BrokenPipeError), self.process.stdin as told:  # it has failed: `wait` says so
+        with contextlib.suppress(BrokenPipeError), self.process.stdin as told:  # it has failed: `done` says so
             told.write(os.fsencode(folder))
 
-    def wait(self) -> bool:
-        """Whether it has done its work."""
-        try:
-            return self.process.wait() == 0
-        except BaseException:  # Ctrl-C
+    def done(self) -> bool:
+        """Wait for it. Whether it has done its work."""
+        return self.process.wait() == 0
+
+    def __exit__(self, *error) -> None:
+        if not self.process.stdin.closed:
+            self.process.stdin.close()
+        elif self.process.poll() is None:
             self.process.terminate()
-            raise
+
+
+@contextlib.contextmanager
+def ahead_of(verb: str, config: Config) -> Iterator[list[Ahead]]:
+    """What a verb ends with, the report first, started and ready to be told."""
+    with contextlib.ExitStack() as stack:
+        commands = []
+        if verb in ("run", "train"):
+            commands.append(Ahead("finetune", "report", "-", stdout=subprocess.DEVNULL))
+        if verb == "run":
+            wanted = ("--file_format", *config.export.file_format, "--input_form", *config.export.input_form)
+            commands.append(Ahead("export", "-", *wanted))
+        yield [stack.enter_context(command) for command in commands]
 
 
 def named(run: Path) -> Path:

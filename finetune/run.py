@@ -8,7 +8,6 @@ The device is initialised before this module is imported.
 from __future__ import annotations
 
 import logging
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -42,14 +41,11 @@ Next:
   python -m export serve {run}"""
 
 
-def run(config: Config, device: Device) -> Path:
+def run(config: Config, device: Device, reporter: Ahead, exporter: Ahead) -> Path:
     """Everything, ending with a verified export. Returns the run folder."""
-    wanted = ("--file_format", *config.export.file_format, "--input_form", *config.export.input_form)
-    exporter = Ahead("export", "-", *wanted)
-    folder = train(config, device, exporter)
+    folder = train(config, device, reporter, exporter)
     started = time.perf_counter()
-    exporter.tell(folder)
-    if not exporter.wait():  # it has said why
+    if not exporter.done():  # it has said why
         again = f"python -m export {folder}"
         raise InputError(f"{folder}: trained and evaluated, but not exported. Repeat with: {again}")
     log.info("export and comparison: %.1f s", time.perf_counter() - started)
@@ -59,9 +55,8 @@ def run(config: Config, device: Device) -> Path:
     return folder
 
 
-def train(config: Config, device: Device, *others: Ahead) -> Path:
-    """Everything but the export. Returns the run folder. The `others` are started when the training begins."""
-    reporter = Ahead("finetune", "report", "-", stdout=subprocess.DEVNULL)
+def train(config: Config, device: Device, reporter: Ahead, *others: Ahead) -> Path:
+    """Everything but the export. Returns the run folder; the others are told its name when they can begin."""
     clock = Clock()
     dataset, backbone, split = load_inputs(config)
     folder = run_folder.create(config, dataset.name)
@@ -77,8 +72,6 @@ def train(config: Config, device: Device, *others: Ahead) -> Path:
     write_split(folder / "split.json", dataset, split)
     clock.lap("features")
 
-    for command in (reporter, *others):
-        command.start()
     train_rows, valid_rows, eval_rows = ((found.rows[rows], dataset.labels[rows]) for rows in vars(split).values())
     network = make()
     trainer = Trainer(network, train_rows, valid_rows, config.train, len(dataset.classes), config.seed)
@@ -120,9 +113,10 @@ def train(config: Config, device: Device, *others: Ahead) -> Path:
         "seconds": clock.seconds,
     }
     run_folder.write_json(folder / "metrics.json", numbers)
-    reporter.tell(folder)
+    for command in (reporter, *others):
+        command.tell(folder)
     log.info(summary(numbers))
-    if not reporter.wait():
+    if not reporter.done():
         raise InputError(
             f"{folder}: trained and evaluated, but without a report. Repeat with: python -m finetune report {folder}"
         )

@@ -10,7 +10,7 @@ from conftest import call
 
 from datasets.base import InputError
 from datasets.image import normalise
-from export import bundle, to_mindir
+from export import bundle, parity, predictors, to_mindir
 from export.manifest import sha256
 from export.parity import EVALUATION_TOLERANCE, judge
 from export.predictors import load_predictor
@@ -141,6 +141,24 @@ def test_a_drifting_export_fails_and_leaves_no_finished_file(copied, monkeypatch
     with pytest.raises(InputError, match="drifts from the trained network"):
         bundle.export_run(copied, threads=0)
     assert sorted(path.name for path in (copied / "export").iterdir()) == ["parity.json"]
+
+
+@pytest.mark.parametrize(
+    ("formats", "moved", "judged_by"),
+    [(["MINDIR"], 0.0, "openvino"), (["MINDIR"], 0.1, "mindspore"), (["ONNX"], 0.0, "mindspore")],
+    ids=["as it is", "engine astray", "nothing that MindSpore runs"],
+)
+def test_who_computes_the_trained_network_for_the_comparison(copied, monkeypatch, formats, moved, judged_by):
+    """The engine, but never the last word: where a file differs from it, or none is run by MindSpore, MindSpore has."""
+
+    class Astray(predictors.CkptByEngine):
+        def __call__(self, images, batch_size=0):
+            return super().__call__(images) + np.float32(moved)
+
+    monkeypatch.setattr(parity, "CkptByEngine", Astray)
+    monkeypatch.setitem(parity.TOLERANCE, ".mindir", 1e-4)  # the toy's features are large; openvino moves it by 4e-5
+    found = bundle.export_run(copied, threads=2, file_formats=formats)
+    assert found["equal"] and found["ckpt_by"] == judged_by
 
 
 def test_export_errors(tmp_path, copied):
