@@ -98,10 +98,11 @@ class Ckpt:
 
 
 def ckpt_by_engine(run: Path, threads: int) -> CkptByEngine | None:
-    """None where there is no such engine, or no backbone."""
+    """None where there is no such engine, the run did without, or it has no backbone."""
     from finetune.engines.choose import choose_name  # imports MindSpore: not before the device is ready
 
-    if not load_config(str(run / "config.yaml")).model.backbone or choose_name("CPU", "auto", "f32") == "mindspore":
+    config = load_config(str(run / "config.yaml"))
+    if config.model.backbone is None or "mindspore" in (config.engine, choose_name("CPU", "auto", "f32")):
         return None
     try:
         return CkptByEngine(run, threads or usable_cores())

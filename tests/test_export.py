@@ -144,17 +144,24 @@ def test_a_drifting_export_fails_and_leaves_no_finished_file(copied, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("formats", "moved", "judged_by"),
-    [(["MINDIR"], 0.0, "openvino"), (["MINDIR"], 0.1, "mindspore"), (["ONNX"], 0.0, "mindspore")],
-    ids=["as it is", "engine astray", "nothing that MindSpore runs"],
+    ("engine", "formats", "moved", "judged_by"),
+    [
+        ("auto", ["MINDIR"], 0.0, "openvino"),
+        ("auto", ["MINDIR"], 0.1, "mindspore"),
+        ("auto", ["ONNX"], 0.0, "mindspore"),
+        ("mindspore", ["MINDIR"], 0.0, "mindspore"),
+    ],
+    ids=["as it is", "engine astray", "nothing that MindSpore runs", "run without it"],
 )
-def test_who_computes_the_trained_network_for_the_comparison(copied, monkeypatch, formats, moved, judged_by):
+def test_who_computes_the_trained_network_for_the_comparison(copied, monkeypatch, engine, formats, moved, judged_by):
     """The engine, but never the last word: where a file differs from it, or none is run by MindSpore, MindSpore has."""
 
     class Astray(predictors.CkptByEngine):
         def __call__(self, images, batch_size=0):
             return super().__call__(images) + np.float32(moved)
 
+    config = (copied / "config.yaml").read_text(encoding="utf-8")
+    (copied / "config.yaml").write_text(config.replace("engine: auto", f"engine: {engine}"), encoding="utf-8")
     monkeypatch.setattr(parity, "CkptByEngine", Astray)
     monkeypatch.setitem(parity.TOLERANCE, ".mindir", 1e-4)  # the toy's features are large; openvino moves it by 4e-5
     found = bundle.export_run(copied, threads=2, file_formats=formats)
