@@ -25,8 +25,8 @@ def machine(given: argparse.Namespace) -> str:
     return (
         f"Machine: {processor()}, {cores} cores, {platform.system()}; every contestant uses {cores} threads. "
         f"Python {platform.python_version()}, {versions}.\n\n"
-        f"Medians of {given.repeats} repeats in turns, of the head three times as many; the range is lowest to highest. "
-        "Made by `python -m benchmarks.run`."
+        f"Medians of {given.repeats} repeats in turns, of the head three times as many; the range is lowest to "
+        "highest. Made by `python -m benchmarks.run`."
     )
 
 
