@@ -59,7 +59,7 @@ def arguments() -> argparse.Namespace:
 
 def rows(given: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
     """x float32 (N, 1, 28, 28), y int32 (N,)."""
-    from datasets import mnist
+    from datasets.sources import mnist
 
     dataset = mnist.load(given.dataset_path)
     pixels = dataset.pixels[: given.rows, None].astype(np.float32)
@@ -67,13 +67,13 @@ def rows(given: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ours(given: argparse.Namespace) -> list[float]:
-    """Seconds of each counted epoch of `finetune.train.Trainer.fit`."""
+    """Seconds of each counted epoch of `finetune.training.trainer.Trainer.fit`."""
     from finetune.device import init_device
 
     init_device("CPU", threads=given.threads)
     from finetune.config import ModelConfig, TrainConfig
-    from finetune.networks import from_scratch
-    from finetune.train import Trainer
+    from finetune.training.networks import from_scratch
+    from finetune.training.trainer import Trainer
 
     x, y = rows(given)
     config = TrainConfig(epochs=given.epochs, batch_size=given.batch_size, l2=0.0, patience=0)

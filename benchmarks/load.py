@@ -32,7 +32,7 @@ from PIL import Image
 
 from datasets.folder import find_pictures
 from datasets.image import DamagedPicture, to_array
-from export.served import BATCH_SIZE, open_served
+from export.serving.model import BATCH_SIZE, open_served
 
 TOLERANCE = 1e-4  # of a probability: another batch, another order of adding
 PICTURES = 200  # different ones, again and again

@@ -19,10 +19,10 @@ if __name__ == "__main__":
 
     from datasets.image import load_images
     from finetune.config import TrainConfig, load_config
-    from finetune.engines.choose import choose_engine
-    from finetune.features import extract
-    from finetune.networks import Head
-    from finetune.train import Trainer
+    from finetune.features.cache import extract
+    from finetune.features.engines.choose import choose_engine
+    from finetune.training.networks import Head
+    from finetune.training.trainer import Trainer
     from pretrained.weights import load_backbone
 
     if given.task == "extract":

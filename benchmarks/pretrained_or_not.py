@@ -42,7 +42,7 @@ def random_backbone(place: Path) -> Path:
     import yaml
 
     from pretrained.catalog import EMBEDDED
-    from pretrained.distill_training import initialise
+    from pretrained.distillation.training import initialise
     from pretrained.mobilenet_v2 import MobileNetV2
     from pretrained.weights import facts_file
 

@@ -17,8 +17,8 @@ if __name__ == "__main__":
     from benchmarks.contest import arguments
     from datasets.folder import load_folder
     from finetune.config import Config
-    from finetune.engines.choose import choose_engine
-    from finetune.features import extract
+    from finetune.features.cache import extract
+    from finetune.features.engines.choose import choose_engine
     from pretrained.fold import fold
     from pretrained.to_onnx import to_onnx
     from pretrained.weights import load_backbone

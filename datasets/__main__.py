@@ -65,7 +65,7 @@ def fetch_source(parsed: argparse.Namespace) -> int:
 
 
 def draw(parsed: argparse.Namespace) -> int:
-    from datasets.drawn import draw_dataset
+    from datasets.drawn.sample import draw_dataset
 
     print(draw_dataset(parsed.folder, parsed.per_class, parsed.seed))
     return 0

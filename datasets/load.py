@@ -41,7 +41,7 @@ def load(name_or_folder: str, cache_dir: str | Path) -> Dataset:
 
 
 def module_of(name: str) -> ModuleType:
-    return importlib.import_module(f"datasets.{name}")
+    return importlib.import_module(f"datasets.sources.{name}")
 
 
 def find_folder(name: str, module: ModuleType, cache_dir: Path) -> Path:
@@ -68,8 +68,8 @@ def places_of(names: list[str], cache_dir: Path) -> list[Path]:
 
 
 def load_drawn(cache_dir: Path) -> Dataset:
-    """Cats and dogs drawn by `datasets.drawn`: 150 training and 50 evaluation pictures a class."""
-    from datasets.drawn import draw_dataset
+    """Cats and dogs drawn by `datasets.drawn.sample`: 150 training and 50 evaluation pictures a class."""
+    from datasets.drawn.sample import draw_dataset
 
     return load_folder(draw_dataset(cache_dir / "drawn_cats_dogs", DRAWN_PER_CLASS))
 

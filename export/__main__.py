@@ -117,7 +117,7 @@ def act(parsed: argparse.Namespace) -> None:
         return
 
     if parsed.verb == "serve":
-        from export.serve import serve
+        from export.serving.server import serve
 
         serve(parsed.run, parsed.host, parsed.port, parsed.threads, key)
         return

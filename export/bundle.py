@@ -92,11 +92,12 @@ def write_models(
     key: bytes | None = None,
 ) -> dict[str, dict]:
     """One file a format and input form. Returns the manifest's facts by file name."""
-    from export import to_mindir, to_onnx
+    from export.writers.mindir import write_mindir
+    from export.writers.onnx_file import write_onnx
 
     if "ONNX" in file_formats and trained.backbone is None:
         raise InputError(f"ONNX is written for networks on a backbone; export {trained.name} as MINDIR.")
-    writers = {"MINDIR": to_mindir.write_mindir, "ONNX": to_onnx.write_onnx}
+    writers = {"MINDIR": write_mindir, "ONNX": write_onnx}
     models = {}
     for file_format in writers:
         for input_form in INPUT_FORMS:

@@ -99,7 +99,7 @@ class Ckpt:
 
 def ckpt_by_engine(run: Path, threads: int) -> CkptByEngine | None:
     """None where there is no such engine, the run did without, or it has no backbone."""
-    from finetune.engines.choose import choose_name  # imports MindSpore: not before the device is ready
+    from finetune.features.engines.choose import choose_name  # imports MindSpore: not before the device is ready
 
     config = load_config(str(run / "config.yaml"))
     if config.model.backbone is None or "mindspore" in (config.engine, choose_name("CPU", "auto", "f32")):

@@ -15,7 +15,7 @@ from datasets.folder import find_pictures
 from datasets.image import load_images
 from datasets.progress import Progress
 from export.predictors import load_predictor
-from finetune.calibrate import temper
+from finetune.evaluation.calibrate import temper
 from finetune.run_folder import write_csv
 
 PICTURES_AT_ONCE = 64

@@ -26,8 +26,8 @@ class CkptPredictor:
     """The trained network of a run folder, rebuilt from its CKPT."""
 
     def __init__(self, run: Path):
-        from finetune.evaluate import Predictor
         from finetune.trained import load_trained
+        from finetune.training.predictor import Predictor
 
         trained = load_trained(run)
         self.classes, self.image = trained.classes, trained.image
@@ -42,9 +42,9 @@ class CkptByEngine:
     """The same in two steps: features (B, D) by the engine that computes them in f32 for a run, then probabilities."""
 
     def __init__(self, run: Path, threads: int):
-        from finetune.engines.openvino import OpenVinoEngine
-        from finetune.evaluate import Predictor
+        from finetune.features.engines.openvino import OpenVinoEngine
         from finetune.trained import load_trained
+        from finetune.training.predictor import Predictor
 
         trained = load_trained(run)
         self.image = trained.image

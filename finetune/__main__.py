@@ -143,14 +143,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 def act(parsed: argparse.Namespace) -> None:
     if parsed.verb == "report":
-        from finetune import report
         from finetune.ahead import named
+        from finetune.evaluation import report
 
         print(report.write(named(Path(parsed.run))))
         return
 
     if parsed.verb == "compare":
-        from finetune.compare import compare
+        from finetune.evaluation.compare import compare
 
         if not parsed.seeds.replace(",", "").isdigit():
             raise InputError(f"--seeds {parsed.seeds}: expected numbers, as in --seeds 1,2,3.")
@@ -176,12 +176,12 @@ def work(parsed: argparse.Namespace, config: Config, others: list[Ahead]) -> Non
 
     device = init_device(config.platform, config.device_id, config.threads, config.seed)
     if parsed.verb == "shift":
-        from finetune import shift
+        from finetune.evaluation import shift
 
         shift.show(parsed.runs, parsed.pixels)
         return
     if parsed.verb == "eval":
-        from finetune import evaluate_run
+        from finetune.evaluation import evaluate_run
 
         evaluate_run.show(Path(parsed.run), parsed.dataset_path, config, device)
         return

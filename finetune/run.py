@@ -18,18 +18,18 @@ from datasets.load import load
 from datasets.split import make_split, write_split
 from finetune import run_folder
 from finetune.ahead import Ahead
-from finetune.calibrate import calibrate, in_words
 from finetune.config import Config
 from finetune.device import Device
-from finetune.engines.choose import choose_engine
-from finetune.evaluate import evaluate, write_predictions
-from finetune.features import Features, extract, usable_split, write_views
+from finetune.evaluation.calibrate import calibrate, in_words
+from finetune.evaluation.evaluate import evaluate, write_predictions
+from finetune.evaluation.summary import summary
+from finetune.features.cache import Features, extract, usable_split, write_views
+from finetune.features.engines.choose import choose_engine
 from finetune.metrics import majority_class, nearest_class_mean
-from finetune.networks import Head
-from finetune.scratch import extract_pixels, make_network, write_pictures
-from finetune.summary import summary
-from finetune.train import Trainer
 from finetune.trained import save_from_scratch, save_trained
+from finetune.training.networks import Head
+from finetune.training.scratch import extract_pixels, make_network, write_pictures
+from finetune.training.trainer import Trainer
 from pretrained.weights import Backbone, load_backbone
 
 log = logging.getLogger("finetune")

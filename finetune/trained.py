@@ -18,8 +18,8 @@ from mindspore import nn
 from datasets.base import InputError
 from datasets.image import ImageSpec
 from finetune.config import ModelConfig, load_config
-from finetune.networks import Classifier, Head, from_scratch
 from finetune.run_folder import read_json
+from finetune.training.networks import Classifier, Head, from_scratch
 from pretrained.weights import Backbone, facts_file, find_file, load_backbone, load_strict, read_ckpt
 
 MOBILENETV2 = "mobilenetv2"

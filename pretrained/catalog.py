@@ -64,11 +64,11 @@ TENSORFLOW_1_0_224 = WeightsRecord(
 
 # The backbone that comes with the project, so that the first command needs no download. Made by
 #
-#   python -m pretrained.distill --pool POOL --teacher MOBILENET_1.0.ckpt --out FIRST.ckpt --mixed 0 --steps 22000
-#   python -m pretrained.distill ... --mixed 8 --steps 34000 --resume
+#   python -m pretrained.distillation --pool POOL --teacher MOBILENET_1.0.ckpt --out FIRST.ckpt --mixed 0 --steps 22000
+#   python -m pretrained.distillation ... --mixed 8 --steps 34000 --resume
 #   python -m datasets draw drawn --per_class 600 --seed 1 && tar cf POOL/drawn.tar -C drawn train eval
-#   python -m pretrained.distill --pool POOL --teacher MOBILENET_1.0.ckpt --out STUDENT.ckpt --steps 20000 --seed 1 \
-#       --start_from FIRST.ckpt
+#   python -m pretrained.distillation --pool POOL --teacher MOBILENET_1.0.ckpt --out STUDENT.ckpt --steps 20000 \
+#       --seed 1 --start_from FIRST.ckpt
 #
 # The first was stopped after 20,500 steps and the second after 32,000, both by revision d09c5a9: 90 minutes on 2 CPU
 # cores. The last took 75 minutes, which other work shared. Frozen, with a linear head: 90.5 % of 200 photographs of

@@ -133,7 +133,7 @@ def exported(finished, tmp_path_factory) -> Path:
 @contextlib.contextmanager
 def served_at(served, host: str = "127.0.0.1"):
     """The real server in a thread; gives its address."""
-    from export.serve import make_server
+    from export.serving.server import make_server
 
     server = make_server(served, host, 0)
     listening = server.config.bind_socket()

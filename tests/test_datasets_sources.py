@@ -9,9 +9,9 @@ import pytest
 from conftest import SHARED, call
 from PIL import Image
 
-from datasets import arabic, mnist, orl
 from datasets.base import InputError
 from datasets.load import load
+from datasets.sources import arabic, mnist, orl
 from datasets.split import make_split
 
 DATA = SHARED / "data"

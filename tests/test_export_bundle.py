@@ -21,7 +21,7 @@ from export import bundle, predictors
 from export.golden import telling
 from export.manifest import MANIFEST, digest, sha256
 from export.predictors import load_predictor
-from finetune.calibrate import temper
+from finetune.evaluation.calibrate import temper
 
 MODELS = ["mobilenetv2.mindir", "mobilenetv2_image.mindir", "mobilenetv2.onnx", "mobilenetv2_image.onnx"]
 
@@ -314,9 +314,9 @@ def test_onnx_without_its_runtime_is_an_error_that_says_what_to_install(run, mon
 def test_one_drifting_format_takes_all_with_it(run, tmp_path, monkeypatch):
     copied = shutil.copytree(run, tmp_path / "copied", ignore=shutil.ignore_patterns("__pycache__"))
     (copied / "export" / "my notes.txt").write_text("kept", encoding="utf-8")
-    from export import to_onnx
+    from export.writers import onnx_file
 
-    original = to_onnx.head_nodes
+    original = onnx_file.head_nodes
 
     def biased(head, features, probabilities):
         nodes, arrays = original(head, features, probabilities)
@@ -325,7 +325,7 @@ def test_one_drifting_format_takes_all_with_it(run, tmp_path, monkeypatch):
         )
         return nodes, arrays
 
-    monkeypatch.setattr(to_onnx, "head_nodes", biased)
+    monkeypatch.setattr(onnx_file, "head_nodes", biased)
     with pytest.raises(InputError, match=r"mobilenetv2\.onnx: difference to_ckpt"):
         bundle.export_run(copied, 0, ["MINDIR", "ONNX"])
     assert sorted(path.name for path in (copied / "export").iterdir()) == ["my notes.txt", "parity.json"]

@@ -17,7 +17,7 @@ from datasets.base import InputError
 from export.key import read_key
 from export.manifest import MANIFEST
 from export.predictors import load_predictor
-from export.served import open_served
+from export.serving.model import open_served
 
 NAMES = ("mobilenetv2.mindir", "mobilenetv2_image.mindir")
 

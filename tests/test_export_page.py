@@ -9,7 +9,7 @@ import pytest
 from conftest import draw_toy, served_at
 from PIL import Image
 
-from export.served import open_served
+from export.serving.model import open_served
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(

@@ -1,0 +1,1 @@
+"""The embedded sample set: cats and dogs that the project draws itself."""

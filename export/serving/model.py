@@ -1,0 +1,192 @@
+"""What is served: a bundle's model as one function, proven on the bundle's golden pictures before it answers.
+
+The runtime is OpenVINO wherever an ONNX of the network is at hand: the bundle's own file, or for a run
+folder one made in memory from its CKPT. A bundle that holds MindIR only is served by MindSpore.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+
+from datasets.base import InputError
+from datasets.image import ImageSpec
+from export.key import right_key
+from export.manifest import MANIFEST, read_manifest, sha256
+from finetune.device import init_device, let_ctrl_c_through, usable_cores, without_kernel_guard
+
+BATCH_SIZE = 8  # pictures, at most
+INPUT_FORMS = ("image", "tensor")  # in the order in which a bundle's files are preferred
+
+Answers = tuple[np.ndarray, Optional[np.ndarray]]  # probabilities (B, C), class maps (B, C, H', W')
+
+
+class Served:
+    """uint8 pictures (B, H, W, 3) -> `Answers`; to be called by up to `workers` threads at a time, best with up to
+    `together` of the pictures that wait."""
+
+    def __init__(self, bundle: Path, run: Path | None, manifest: dict, network, source: str):
+        self.bundle, self.run, self.manifest = bundle, run, manifest
+        self.classes = tuple(manifest["classes"])
+        self.image = ImageSpec.from_dict(manifest["image"])
+        self.confidence = manifest["confidence"]
+        self.source = source  # the file that answers, in words
+        self.runtime, self.workers, self.together = network.runtime, network.workers, network.together
+        self.no_maps = network.no_maps  # None, or the reason why there are none
+        self.network = network
+
+    def __call__(self, images: np.ndarray) -> Answers:
+        return self.network(images)
+
+
+class OpenVinoNetwork:
+    """An ONNX graph, on the CPU in float32: a stream a core, each called by a worker of its own.
+
+    One stream on all cores would be quicker with a lone picture, but under load its threads wait for each other
+    while the cores also decode.
+    """
+
+    runtime = "OpenVINO"
+    together = 2  # pictures; of 8 clients 200 a second were answered, with 8 together 170: answers come evenly
+
+    def __init__(self, model, spec: ImageSpec, input_form: str, threads: int):
+        import openvino
+
+        from export.writers.class_maps import with_class_maps
+        from export.writers.onnx_pixels import take_pixels
+
+        take_pixels(model, spec, input_form)
+        self.no_maps = None if with_class_maps(model) else "not_linear"
+        self.workers = threads or usable_cores()
+        settings = {
+            "INFERENCE_PRECISION_HINT": "f32",  # not stated, it is bf16 wherever the chip has it
+            "INFERENCE_NUM_THREADS": self.workers,
+            "NUM_STREAMS": self.workers,
+        }
+        self._idle = queue.SimpleQueue()
+        with without_kernel_guard():
+            core = openvino.Core()
+            compiled = core.compile_model(core.read_model(model.SerializeToString()), "CPU", settings)
+            for _ in range(self.workers):
+                self._idle.put(compiled.create_infer_request())
+            self(np.zeros((1, *spec.size, 3), np.uint8))  # the first kernel reads the guard's variable
+
+    def __call__(self, images: np.ndarray) -> Answers:
+        request = self._idle.get()
+        try:
+            found = request.infer([images])
+            return found[0].copy(), None if self.no_maps else found[1].copy()
+        finally:
+            self._idle.put(request)
+
+
+class MindirNetwork:
+    """A MindIR file by MindSpore, which shows its answers only, not the feature map before them."""
+
+    runtime = "MindSpore"
+    workers = 1  # its graphs must not be called by two threads at once
+    together = BATCH_SIZE
+    no_maps = "mindir"
+
+    def __init__(self, model: Path, threads: int, key: bytes | None):
+        from export.predictors import MindirPredictor
+
+        init_device("CPU", threads=threads)
+        self._predict = MindirPredictor(model, threads, key)
+
+    def __call__(self, images: np.ndarray) -> Answers:
+        return self._predict(images), None
+
+
+def open_served(path: Path, threads: int = 0, key: bytes | None = None) -> Served:
+    """The model of a run folder or of a bundle.
+
+    Raises:
+        InputError: there is no bundle, its model was changed, it does not give the golden pictures' answers, or the
+            key is not its.
+    """
+    bundle = path if (path / MANIFEST).is_file() else path / "export"
+    if not (bundle / MANIFEST).is_file():
+        raise InputError(
+            f"{path}: neither a bundle nor a run folder with one: no {MANIFEST} there or in {bundle}. "
+            f"Make one: python -m export {path} --file_format MINDIR ONNX"
+        )
+    run = path if bundle != path else bundle.resolve().parent if is_export_of_a_run(bundle) else None
+    manifest = read_manifest(bundle)
+    network, source = open_network(bundle, run, manifest, threads, key)
+    let_ctrl_c_through()
+    served = Served(bundle, run, manifest, network, source)
+    check_golden(served)
+    return served
+
+
+def is_export_of_a_run(bundle: Path) -> bool:
+    return bundle.resolve().name == "export" and (bundle.resolve().parent / "metrics.json").is_file()
+
+
+def open_network(bundle: Path, run: Path | None, manifest: dict, threads: int, key: bytes | None) -> tuple:
+    """(the network, which file it is of, in words)."""
+    spec = ImageSpec.from_dict(manifest["image"])
+    name = preferred(manifest, "ONNX")
+    if name and not key:
+        import onnx
+
+        return OpenVinoNetwork(onnx.load(unchanged(bundle, name, manifest)), spec, form(manifest, name), threads), name
+    if run and not key and not any("encryption" in facts for facts in manifest["models"].values()):
+        init_device("CPU", threads=threads)
+        from export.writers.onnx_file import onnx_model
+        from finetune.trained import ckpt_path, load_trained
+
+        trained = load_trained(run)
+        if trained.backbone:
+            network = OpenVinoNetwork(onnx_model(trained, "image"), spec, "image", threads)
+            return network, f"{ckpt_path(Path(), trained.name).as_posix()} as ONNX, made in memory"
+    name = preferred(manifest, "MINDIR")
+    if name is None:
+        raise InputError(f"{bundle}: holds no MindIR, and nothing else is encrypted. Leave --enc_key_file out.")
+    right_key(bundle / name, manifest["models"][name], key)
+    return MindirNetwork(unchanged(bundle, name, manifest), threads, key), name
+
+
+def preferred(manifest: dict, file_format: str) -> str | None:
+    """The name of the model file to take of a format."""
+    names = [name for name, facts in manifest["models"].items() if facts["file_format"] == file_format]
+    return min(names, key=lambda name: INPUT_FORMS.index(form(manifest, name)), default=None)
+
+
+def form(manifest: dict, name: str) -> str:
+    return manifest["models"][name]["input_form"]
+
+
+def unchanged(bundle: Path, name: str, manifest: dict) -> Path:
+    path = bundle / name
+    if not path.is_file():
+        raise InputError(f"{path}: missing. Copy the bundle whole, or export the run again.")
+    if sha256(path) != manifest["files"][name]["sha256"]:
+        raise InputError(f"{path}: changed since it was exported. Copy it again, or export the run again.")
+    return path
+
+
+def check_golden(served: Served) -> None:
+    """The golden pictures' stored inputs must give their stored probabilities."""
+    try:
+        expected = json.loads((served.bundle / "golden" / "expected.json").read_text(encoding="utf-8"))
+        pictures = expected["pictures"]
+        if not pictures:  # none could be read when the run was exported
+            return
+        images = np.stack([np.load(served.bundle / "golden" / picture["image"]) for picture in pictures])
+        wanted = np.array([[picture["probabilities"][name] for name in served.classes] for picture in pictures])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{served.bundle / 'golden'}: not readable ({error}). Copy the bundle whole, or export the run again."
+        ) from error
+    difference = np.abs(served(images)[0] - wanted).max()
+    if not difference <= expected["tolerance"]:
+        raise InputError(
+            f"{served.source}: on the golden pictures probabilities differ by up to {difference:.1e} from those of the "
+            f"trained network, allowed {expected['tolerance']:.0e}. Export the run again."
+        )

@@ -1,0 +1,57 @@
+"""Write the trained network as MindIR: pictures (B, ...) -> probabilities (B, C)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import mindspore as ms
+from mindspore import nn
+
+from datasets.image import ImageSpec, mean_and_std
+from export.key import MODE
+from finetune.trained import Trained
+from finetune.training.networks import Probabilities
+
+
+class FromPixels(nn.Cell):
+    """uint8 (B, H, W, 3) in RGB -> a network that wants what `datasets.image.normalise` makes of it."""
+
+    def __init__(self, network: nn.Cell, spec: ImageSpec):
+        super().__init__(auto_prefix=False)
+        self.network = network
+        self.mean, self.std = map(ms.Tensor, mean_and_std(spec))
+
+    def construct(self, x):
+        x = (x.astype(ms.float32) - self.mean) / self.std
+        return self.network(x.transpose(0, 3, 1, 2))
+
+
+def write_mindir(
+    trained: Trained, path: Path, input_form: str, batch_size: int | None = None, key: bytes | None = None
+) -> None:
+    """`input_form` as in `export.manifest`. `nn.GraphCell` runs the file with `batch_size` pictures; None: any."""
+    network = Probabilities(trained.network)
+    channels = trained.image.channels
+    inputs = ms.Tensor(shape=[batch_size, channels, *trained.image.size], dtype=ms.float32)
+    if input_form == "image":
+        network = FromPixels(network, trained.image)
+        inputs = ms.Tensor(shape=[batch_size, *trained.image.size, channels], dtype=ms.uint8)
+    network.set_train(False)
+    with working_in(path.parent):  # ms.export refuses names with spaces or Chinese characters
+        encryption = {"enc_key": key, "enc_mode": MODE} if key else {}
+        ms.export(network, inputs, file_name=path.name, file_format="MINDIR", **encryption)
+    path.chmod(stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP | stat.S_IROTH)  # MindSpore writes 0400
+
+
+@contextlib.contextmanager
+def working_in(folder: Path) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)

@@ -1,0 +1,1 @@
+"""What the trained network is worth: metrics, confidence, report, comparisons."""

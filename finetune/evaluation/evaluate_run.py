@@ -1,0 +1,84 @@
+"""The accuracy of a finished run, on its own evaluation pictures or on another folder.
+
+python -m finetune eval runs/cats_vs_dogs
+python -m finetune eval runs/cats_vs_dogs --dataset_path more_pictures
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from datasets.base import InputError
+from datasets.image import ImageSpec, from_pixels, load_images, normalise
+from datasets.load import load
+from finetune.config import Config
+from finetune.device import Device
+from finetune.evaluation.evaluate import evaluate
+from finetune.features.cache import extract
+from finetune.features.engines.choose import choose_engine
+from finetune.run_folder import evaluation_pictures, read_json
+from finetune.trained import load_trained
+from finetune.training.predictor import Predictor
+
+log = logging.getLogger("finetune")
+
+
+def show(run: Path, dataset_path: str | None, config: Config, device: Device) -> dict:
+    """Print the metrics and return them.
+
+    Raises:
+        InputError: not a finished run, no pictures, or classes that the run does not know.
+    """
+    split = read_json(run, "split.json")
+    trained = load_trained(run)
+    pictures, labels = _pictures(run, split, dataset_path, trained.image, config.cache_dir)
+    if trained.backbone is None:
+        images, damaged = load_images(pictures, trained.image)
+        readable = np.array([row not in damaged for row in range(len(images))])
+        damaged = {str(pictures[row]): reason for row, reason in damaged.items()}
+        rows = normalise(images, trained.image)
+    else:
+        engine = choose_engine(trained.backbone, device, config)
+        found = extract(pictures, trained.backbone, engine, config.cache_dir, device.threads)
+        rows, readable, damaged = found.rows, found.readable, found.damaged
+    for path, reason in damaged.items():
+        log.warning("left out: %s: %s", path, reason)
+    if not readable.any():
+        raise InputError(f"{dataset_path or split['root']}: none of its {len(pictures)} pictures can be read.")
+    metrics = evaluate(Predictor(trained.head), rows[readable], labels[readable], trained.classes).metrics
+    low, high = metrics["interval"]
+    log.info(
+        "%d pictures: accuracy %.1f %%, 95 %% interval %.1f .. %.1f %%, loss %.4f",
+        *(metrics["pictures"], 100 * metrics["accuracy"], 100 * low, 100 * high, metrics["loss"]),
+    )
+    for name, row in metrics["per_class"].items():
+        log.info(
+            "  %-20s %4d pictures, recall %5.1f %%, precision %5.1f %%",
+            name,
+            row["pictures"],
+            100 * row["recall"],
+            100 * row["precision"],
+        )
+    return metrics
+
+
+def _pictures(
+    run: Path, split: dict, dataset_path: str | None, image: ImageSpec, cache_dir: str
+) -> tuple[list[Path] | np.ndarray, np.ndarray]:
+    """The files to evaluate, or their array, and their labels in the order of the run's classes."""
+    if dataset_path is None:
+        labels = [split["classes"].index(name) for name in split["eval"].values()]
+        return evaluation_pictures(run), np.array(labels, np.int32)
+    dataset = load(dataset_path, cache_dir)
+    unknown = sorted(set(dataset.classes) - set(split["classes"]))
+    if unknown:
+        raise InputError(
+            f"{dataset.root}: the class {unknown[0]!r} is not one of {run}: {', '.join(split['classes'])}. "
+            "Rename or remove its folder."
+        )
+    to_run_label = np.array([split["classes"].index(name) for name in dataset.classes], np.int32)
+    pictures = list(dataset.paths) if dataset.pixels is None else from_pixels(dataset.pixels, image)
+    return pictures, to_run_label[dataset.labels]

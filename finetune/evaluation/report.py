@@ -1,0 +1,243 @@
+"""Figures and report.html from the files of a run folder. No MindSpore, no window.
+
+python -m finetune report runs/cats_vs_dogs
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import html
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib import font_manager
+from matplotlib.figure import Figure
+from PIL import Image
+
+from datasets.image import DamagedPicture, read, to_rgb
+from finetune.evaluation.summary import ROWS, trained
+from finetune.run_folder import evaluation_pictures, read_json
+
+GRID_PICTURES = 8
+GRID_SEED = 0
+GREEN, RED, BLUE, GREY = "#1a7f37", "#cf222e", "#0969da", "#6e7781"
+
+# Class names may be Chinese: the first of these that is installed draws what DejaVu Sans lacks.
+CJK_FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "Microsoft YaHei", "PingFang SC", "Hiragino Sans GB",
+             "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "SimHei", "Arial Unicode MS")  # fmt: skip
+
+
+def write(run: Path) -> Path:
+    """Draw all figures of a run, then the page that shows them."""
+    metrics = read_json(run, "metrics.json")
+    pictures = evaluation_pictures(run)
+    predictions = [{**row, "picture": one} for row, one in zip(_read_csv(run / "predictions.csv"), pictures)]
+    history = _read_csv(run / "results.csv")
+    (run / "figures").mkdir(exist_ok=True)
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    fonts = ["DejaVu Sans", *[name for name in CJK_FONTS if name in installed][:1]]
+    with matplotlib.rc_context(
+        {"font.family": fonts, "font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
+    ):
+        figures = {
+            "before_after": draw_before_after(predictions, metrics),
+            "curves": draw_curves(history, metrics["best_epoch"]),
+            "confusion": draw_confusion(np.array(metrics["after"]["confusion"]), metrics["classes"]),
+        }
+        wrong = [row for row in predictions if row["predicted"] != row["true"]]
+        if wrong:
+            figures["mistakes"] = draw_mistakes(wrong)
+        for name, figure in figures.items():
+            figure.savefig(
+                run / "figures" / f"{name}.png",
+                dpi=110,
+                bbox_inches="tight",
+                facecolor="white",
+                pil_kwargs={"compress_level": 1},  # photographs: 11 % larger than by 6, in half the time
+            )
+    page = run / "report.html"
+    page.write_text(_page(run, metrics, list(figures)), encoding="utf-8")
+    return page
+
+
+def draw_before_after(predictions: Sequence[dict], metrics: dict) -> Figure:
+    """The same seeded evaluation pictures twice: above as the fresh head sees them, below the trained one."""
+    count = min(GRID_PICTURES, len(predictions))
+    chosen = np.random.default_rng(GRID_SEED).permutation(len(predictions))[:count]
+    rows = [predictions[i] for i in sorted(chosen)]
+    figure = Figure(figsize=(2.2 * count, 6.6), layout="constrained")
+    panels = figure.subfigures(2, 1)
+    for panel, title, key, prefix in (
+        (panels[0], f"Before: fresh {trained(metrics)}", "before", "before_"),
+        (panels[1], f"After: trained {trained(metrics)}", "after", ""),
+    ):
+        accuracy = 100 * metrics[key]["accuracy"]
+        panel.suptitle(f"{title}, {accuracy:.1f} % of {metrics[key]['pictures']} right", fontsize=18, fontweight="bold")
+        for axis, row in zip(panel.subplots(1, count, squeeze=False).ravel(), rows):
+            draw_picture(axis, row, prefix)
+    return figure
+
+
+def draw_mistakes(wrong: Sequence[dict]) -> Figure:
+    """The wrong answers of the trained head, the surest first."""
+    shown = sorted(wrong, key=lambda row: -float(row["confidence"]))[:GRID_PICTURES]
+    figure = Figure(figsize=(max(2.2 * len(shown), 4), 3.3), layout="constrained")
+    figure.suptitle(f"{len(shown)} of {len(wrong)} wrong answers, the surest first", fontsize=18, fontweight="bold")
+    for axis, row in zip(figure.subplots(1, len(shown), squeeze=False).ravel(), shown):
+        draw_picture(axis, row, "")
+    return figure
+
+
+def draw_picture(axis, row: dict, prefix: str) -> None:
+    """One picture with a green or red frame; below it what was said, how surely, and what is true."""
+    predicted, confidence = row[f"{prefix}predicted"], float(row[f"{prefix}confidence"])
+    colour = GREEN if predicted == row["true"] else RED
+    axis.imshow(_square(row["picture"]))
+    axis.set_xticks([])
+    axis.set_yticks([])
+    for spine in axis.spines.values():
+        spine.set(visible=True, color=colour, linewidth=4)
+    said = f"{_short(predicted)} {100 * confidence:.0f} %"
+    axis.set_xlabel(f"{said}\ntrue: {_short(row['true'])}", color=colour, fontsize=14)
+
+
+def draw_curves(history: Sequence[dict], best_epoch: int) -> Figure:
+    """Loss and accuracy against epochs, with the epoch whose weights were kept."""
+    epochs = [int(row["epoch"]) for row in history]
+    figure = Figure(figsize=(10, 3.6))
+    for axis, name in zip(figure.subplots(1, 2), ("loss", "accuracy")):
+        for part, label, colour in (("train", "training", BLUE), ("valid", "validation", "#bc4c00")):
+            values = np.array([float(row[f"{part}_{name}"]) for row in history])
+            if np.isfinite(values).any():
+                axis.plot(epochs, values, color=colour, label=label, marker="o", markersize=3)
+        axis.axvline(best_epoch, color=GREY, linestyle=":", label=f"kept: epoch {best_epoch}")
+        axis.set(xlabel="epoch", ylabel=name, title=name.capitalize())
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(alpha=0.25)
+        axis.legend(frameon=False)
+    figure.tight_layout()
+    return figure
+
+
+def draw_confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
+    """counts (C, C), rows are the true classes; the colour is the share of the row."""
+    size = max(3.6, 0.55 * len(classes) + 1.8)
+    figure = Figure(figsize=(size + 0.8, size))
+    axis = figure.subplots()
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    names = [_short(name) for name in classes]
+    ticks = range(len(classes))
+    axis.set_xticks(
+        ticks, names, rotation=0 if len(classes) <= 3 else 45, ha="center" if len(classes) <= 3 else "right"
+    )
+    axis.set_yticks(ticks, names)
+    axis.set(xlabel="predicted", ylabel="true", title="Confusion, evaluation pictures")
+    if len(classes) <= 30:
+        for i in ticks:
+            for j in ticks:
+                if counts[i, j]:
+                    axis.text(
+                        j,
+                        i,
+                        counts[i, j],
+                        ha="center",
+                        va="center",
+                        color="white" if shares[i, j] > 0.5 else "black",
+                    )
+    figure.colorbar(image, label="share of the true class", fraction=0.046, pad=0.04)
+    return figure
+
+
+def _square(source: Path | np.ndarray, side: int = 220) -> np.ndarray:
+    """A small square view of a picture; grey where the file has gone since."""
+    try:
+        if isinstance(source, np.ndarray):
+            picture = to_rgb(Image.fromarray(source.squeeze(-1) if source.shape[-1] == 1 else source))
+        else:
+            picture = read(source.read_bytes())
+    except (OSError, DamagedPicture):
+        return np.full((side, side, 3), 200, np.uint8)
+    short = min(picture.size)
+    left, top = (picture.width - short) // 2, (picture.height - short) // 2
+    box = (left, top, left + short, top + short)
+    return np.asarray(picture.resize((side, side), Image.Resampling.LANCZOS, box=box))
+
+
+def _short(name: str) -> str:
+    return textwrap.shorten(name.replace("_", " "), 18, placeholder="…")
+
+
+def _read_csv(path: Path) -> list[dict]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+STYLE = """
+:root { color-scheme: light dark; }
+body { font: 16px/1.5 system-ui, "Noto Sans SC", sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { margin-bottom: 0; } .quiet { opacity: .7; margin-top: 0; }
+.numbers { display: flex; gap: 3rem; flex-wrap: wrap; margin: 1.5rem 0; }
+.numbers b { font-size: 2.4rem; display: block; line-height: 1.1; }
+table { border-collapse: collapse; margin: 1rem 0; } th, td { padding: .3rem .9rem; text-align: right; }
+th:first-child, td:first-child { text-align: left; } tr { border-bottom: 1px solid #8884; }
+.scroll { overflow-x: auto; } img { max-width: 100%; background: white; border-radius: 6px; }
+img.row { min-width: 48rem; }
+"""
+
+CAPTIONS = {
+    "before_after": "The same evaluation pictures before and after",
+    "curves": "Training",
+    "confusion": "What is taken for what",
+    "mistakes": "What it got wrong",
+}
+
+
+def _page(run: Path, metrics: dict, figures: Sequence[str]) -> str:
+    """One file with everything in it, so that it can be mailed."""
+    before, after = metrics["before"], metrics["after"]
+    low, high = (100 * bound for bound in after["interval"])
+    sections = [f"<h1>{html.escape(run.resolve().name)}</h1>"]
+    sections.append(f'<p class="quiet">{after["pictures"]} evaluation pictures, {len(metrics["classes"])} classes</p>')
+    sections.append(
+        f'<div class="numbers"><div>before<b>{100 * before["accuracy"]:.1f} %</b>fresh {trained(metrics)}</div>'
+        f"<div>after<b>{100 * after['accuracy']:.1f} %</b>95 % interval {low:.1f} to {high:.1f} %</div></div>"
+    )
+    for name in figures:
+        data = base64.b64encode((run / "figures" / f"{name}.png").read_bytes()).decode("ascii")
+        caption = CAPTIONS[name]
+        kind = "square" if name == "confusion" else "row"  # a row is scrolled sideways on a narrow screen
+        image = f'<img class="{kind}" alt="{caption}" src="data:image/png;base64,{data}">'
+        sections.append(f'<h2>{caption}</h2><div class="scroll">{image}</div>')
+    sections.append(_accuracy_table(metrics) + _class_table(after))
+    if metrics["damaged"]:
+        items = "".join(f"<li>{html.escape(path)}: {html.escape(why)}</li>" for path, why in metrics["damaged"].items())
+        sections.append(f"<h2>Damaged pictures, left out</h2><ul>{items}</ul>")
+    title = html.escape(f"{run.resolve().name}: {100 * after['accuracy']:.1f} %")
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>{title}</title><style>{STYLE}</style><body>{''.join(sections)}</body></html>\n"
+    )
+
+
+def _accuracy_table(metrics: dict) -> str:
+    rows = "".join(
+        f"<tr><td>{label.format(trained(metrics))}<td>{100 * metrics[key]['accuracy']:.1f} %"
+        f"<td>{100 * metrics[key]['interval'][0]:.1f} to {100 * metrics[key]['interval'][1]:.1f} %"
+        for key, label in ROWS.items()
+    )
+    return f"<h2>Accuracy</h2><table><tr><th><th>accuracy<th>95 % interval{rows}</table>"
+
+
+def _class_table(after: dict) -> str:
+    rows = "".join(
+        f"<tr><td>{html.escape(name)}<td>{found['pictures']}"
+        + "".join(f"<td>{100 * found[key]:.1f} %" for key in ("precision", "recall", "f1"))
+        for name, found in after["per_class"].items()
+    )
+    head = "<tr><th>class<th>pictures<th>precision<th>recall<th>F1"
+    return f'<h2>Classes</h2><div class="scroll"><table>{head}{rows}</table></div>'

@@ -1,0 +1,156 @@
+"""Features: each picture goes through the frozen backbone once, and comes from the cache after that.
+
+A row is found by the sha256 of the picture's bytes, in the store of everything else that decides its
+numbers: weights, ImageSpec, layer, the engine's numeric class. Paths, names and batch sizes play no
+part, so moved pictures are found again and changed ones never.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+
+from datasets.base import Dataset, InputError, Split
+from datasets.folder import VIEWS_FOLDER
+from datasets.image import PIPELINE_VERSION, ImageSpec
+from datasets.split import keep
+from finetune.features.compute import compute
+from finetune.features.digests import hash_files
+from finetune.features.store import FeatureStore, StoredRows, replace_file
+
+if TYPE_CHECKING:
+    from finetune.features.engines.mindspore import MindSporeEngine
+    from pretrained.weights import Backbone
+
+LAYER = "pooled"
+ROWS_AT_ONCE = 1024  # written to a view
+
+log = logging.getLogger("finetune")
+
+
+@dataclass(frozen=True)
+class Features:
+    """Rows of N pictures, and what it took to get them."""
+
+    rows: StoredRows  # float32 (N, D); NaN where not readable
+    keys: list  # N sha256 digests of the files
+    readable: np.ndarray  # bool (N,)
+    damaged: dict[str, str]  # path -> reason
+    computed: int  # pictures that went through the backbone now
+    seconds: float  # spent on those
+
+
+def extract(
+    paths: Sequence[Path], backbone: Backbone, engine: MindSporeEngine, cache_dir: str | Path, threads: int
+) -> Features:
+    """Features of N pictures, from the cache where it has them.
+
+    Raises:
+        InputError: the cache folder cannot be written.
+    """
+    spec = backbone.record.image
+    store = FeatureStore(Path(cache_dir), store_facts(spec, backbone.digest, engine.numeric_class))
+    keys, damaged = hash_files(paths, Path(cache_dir), threads)
+    index = store.read_index()
+    missing = [row for row in first_of_each(keys) if keys[row] not in index]
+    computed, seconds = 0, 0.0
+    if missing:
+        started = time.perf_counter()
+        computed = compute(missing, paths, keys, spec, engine, store, damaged, threads)
+        seconds = time.perf_counter() - started
+        index = store.read_index()
+    readable = np.array([key in index for key in keys], dtype=bool)
+    unreadable = {row: damaged.get(keys[row], "cannot be read") for row in np.flatnonzero(~readable)}
+    rows = StoredRows([index.get(key) for key in keys])
+    return Features(rows, keys, readable, {str(paths[r]): why for r, why in unreadable.items()}, computed, seconds)
+
+
+def store_facts(spec: ImageSpec, weights_digest: str, numeric_class: str) -> dict:
+    """Everything beside the picture that decides the numbers of its row."""
+    return {
+        "weights": weights_digest,
+        "image": spec.to_dict(),
+        "pipeline": PIPELINE_VERSION,
+        "layer": LAYER,
+        "numeric_class": numeric_class,
+    }
+
+
+def first_of_each(keys: Sequence) -> list[int]:
+    """The rows where a key stands for the first time: the same picture twice is computed once."""
+    first = {}
+    for row, key in enumerate(keys):
+        if isinstance(key, bytes):
+            first.setdefault(key, row)
+    return list(first.values())
+
+
+def usable_split(dataset: Dataset, features: Features, split: Split) -> Split:
+    """The split without the pictures that cannot be read. Says what is left out, and what looks wrong.
+
+    Raises:
+        InputError: a class has no readable picture left.
+    """
+    rate = f", {features.computed / features.seconds:.1f} images/s" if features.computed else ""
+    if features.rows.ndim == 2:  # pixels, which are no features of a backbone, have more
+        log.info("features: %d computed in %.1f s%s; the others cached", features.computed, features.seconds, rate)
+    for path, reason in features.damaged.items():
+        log.warning("left out: %s: %s", path, reason)
+    if features.damaged:
+        log.warning("%d damaged picture(s) left out of %d", len(features.damaged), len(dataset))
+    split = keep(split, features.readable)
+    check_every_class(dataset, split)
+    warn_of_leaks(features, split)
+    return split
+
+
+def check_every_class(dataset: Dataset, split: Split) -> None:
+    for part, rows in (("train", split.train), ("eval", split.eval)):
+        counts = np.bincount(dataset.labels[rows], minlength=len(dataset.classes))
+        for name in np.array(dataset.classes)[counts == 0]:
+            raise InputError(
+                f"{dataset.root}: no picture of the class {name!r} in the {part} part can be read. "
+                "Replace the damaged files listed above."
+            )
+
+
+def warn_of_leaks(features: Features, split: Split) -> None:
+    """The same bytes in training and evaluation make the accuracy look better than it is."""
+    seen = {features.keys[row] for rows in (split.train, split.valid) for row in rows}
+    common = sum(features.keys[row] in seen for row in split.eval)
+    if common:
+        log.warning("%d evaluation picture(s) are also among the training pictures: the accuracy is too high", common)
+
+
+def write_views(dataset: Dataset, features: Features, split: Split) -> None:
+    """Plain copies with the names people know: <dataset>/features/{train,eval}_{feature,label}.npy.
+
+    float32 (n, D) and int32 (n,), in the order of the data set; "train" includes the validation rows.
+    They are written anew by each run and never read back, so a read-only folder stops nothing.
+    """
+    folder = dataset.root / VIEWS_FOLDER
+    parts = {"train": np.sort(np.concatenate([split.train, split.valid])), "eval": split.eval}
+    try:
+        folder.mkdir(exist_ok=True)
+        for part, rows in parts.items():
+            for name, array in (("feature", features.rows), ("label", dataset.labels)):
+                file = folder / f"{part}_{name}.npy"
+                replace_file(file, lambda f, array=array, rows=rows: save_rows(f, array, rows))
+        log.info("views: %s", folder)
+    except OSError as error:
+        log.warning("views not written: %s", error)
+
+
+def save_rows(file: BinaryIO, array: np.ndarray, rows: np.ndarray) -> None:
+    """np.save(file, array[rows]) without a second copy of them all in memory."""
+    shape = (len(rows), *array.shape[1:])
+    facts = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, facts)
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        file.write(array[rows[start : start + ROWS_AT_ONCE]].tobytes())

@@ -1,0 +1,1 @@
+"""From rows to a trained network: head or whole network, optimizers, the loop."""

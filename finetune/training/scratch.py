@@ -1,0 +1,118 @@
+"""Networks without a backbone: the features of a picture are its normalised pixels; the rest is the same journey."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from datasets.base import Dataset, InputError, Split
+from datasets.image import ImageSpec, from_pixels, load_images, normalise
+from finetune.config import Config, ModelConfig
+from finetune.features.cache import Features
+from finetune.run_folder import PICTURES
+from finetune.training.networks import from_scratch
+from pretrained.weights import TRAINING_NAMES, TRAINING_PREFIXES, find_file, load_strict, read_ckpt
+
+ROWS_AT_ONCE = 4096
+DECIMALS = 4  # of mean and standard deviation: what a reader can compare
+
+
+def extract_pixels(dataset: Dataset, split: Split, config: ModelConfig) -> tuple[Features, ImageSpec]:
+    """Rows float32 (N, channels, H, W), normalised by the training rows' own mean and standard deviation.
+
+    Raises:
+        InputError: no training picture can be read.
+    """
+    images, damaged = read_images(dataset, config)
+    readable = np.array([row not in damaged for row in range(len(dataset))])
+    usable = split.train[readable[split.train]]
+    if not len(usable):
+        raise InputError(f"{dataset.root}: none of the {len(split.train)} training pictures can be read.")
+    spec = spec_of(images, usable, dataset.strokes)
+    rows = np.empty((len(images), spec.channels, *spec.size), np.float32)
+    for start in range(0, len(images), ROWS_AT_ONCE):
+        rows[start : start + ROWS_AT_ONCE] = normalise(images[start : start + ROWS_AT_ONCE], spec)
+    rows[~readable] = np.nan
+    keys = [hashlib.sha256(image.tobytes()).digest() if good else None for image, good in zip(images, readable)]
+    reasons = {dataset.picture_name(row): reason for row, reason in damaged.items()}
+    return Features(rows, keys, readable, reasons, computed=0, seconds=0.0), spec
+
+
+def read_images(dataset: Dataset, config: ModelConfig) -> tuple[np.ndarray, dict[int, str]]:
+    """uint8 (N, H, W, channels) of all pictures and {row: reason} of those that cannot be read."""
+    size, channels = shape_of(dataset, config)
+    spec = ImageSpec(size, size, (0.0,) * channels, (1.0,) * channels, dataset.strokes)
+    if dataset.pixels is None:
+        return load_images(dataset.paths, spec)
+    return from_pixels(dataset.pixels, spec), {}
+
+
+def shape_of(dataset: Dataset, config: ModelConfig) -> tuple[tuple[int, int], int]:
+    """((H, W), channels) that the pictures get: as the recipe says, else as they are; files as the first of them is.
+
+    Raises:
+        InputError: the first file cannot be read, or model.image_size is not two numbers.
+    """
+    if dataset.pixels is not None:
+        size, channels = dataset.pixels.shape[1:3], 1 if dataset.pixels.ndim == 3 else 3
+    else:
+        try:
+            with Image.open(dataset.paths[0]) as picture:
+                size, channels = (picture.height, picture.width), 1 if picture.mode in ("1", "L", "I;16") else 3
+        except OSError as error:
+            raise InputError(f"{dataset.paths[0]}: cannot be read ({error}). Replace or remove it.") from error
+    if config.image_size and len(config.image_size) != 2:
+        raise InputError(f"model.image_size must be two numbers, height and width, found {config.image_size}.")
+    return tuple(config.image_size or size), channels
+
+
+def spec_of(images: np.ndarray, rows: np.ndarray, strokes: int) -> ImageSpec:
+    """How pictures are prepared from now on: uint8 (N, H, W, channels), of which `rows` are looked at."""
+    size, channels = images.shape[1:3], images.shape[3]
+    levels = np.zeros((channels, 256))
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        piece = images[rows[start : start + ROWS_AT_ONCE]]
+        levels += [np.bincount(piece[..., channel].ravel(), minlength=256) for channel in range(channels)]
+    share, unit = levels / levels.sum(1, keepdims=True), np.arange(256) / 255
+    mean = share @ unit
+    std = np.sqrt(share @ unit**2 - mean**2)
+    return ImageSpec(
+        size=tuple(int(side) for side in size),
+        resize=tuple(int(side) for side in size),
+        mean_unit=tuple(round(float(value), DECIMALS) for value in mean),
+        std_unit=tuple(round(max(float(value), 0.01), DECIMALS) for value in std),
+        strokes=strokes,
+    )
+
+
+def make_network(config: Config, spec: ImageSpec, class_count: int):
+    """A fresh network of the recipe, or one that begins with the weights of model.pretrain_ckpt.
+
+    Raises:
+        InputError: the layers do not fit the pictures, or the file is of another network: it lists the differences.
+    """
+    network = from_scratch(config.model, (spec.channels, *spec.size), class_count, config.seed)
+    if config.model.pretrain_ckpt:
+        path = find_file(Path(config.model.pretrain_ckpt))
+        weights = {name: value for name, value in read_ckpt(path).items() if not of_training(name)}
+        remedy = (
+            "Give a CKPT of this very network, or change model.network, model.layers, model.filters, model.paddings, "
+            "model.image_size and the data set to those it was trained with."
+        )
+        load_strict(network, weights, path, remedy)
+    return network
+
+
+def of_training(name: str) -> bool:
+    """State of an optimizer, which some people's CKPT files hold beside the weights."""
+    return name.startswith(TRAINING_PREFIXES) or name in TRAINING_NAMES
+
+
+def write_pictures(run: Path, dataset: Dataset, rows: np.ndarray, spec: ImageSpec) -> None:
+    """The evaluation pictures of a data set of arrays, uint8 (n, H, W, channels), for everyone who comes after."""
+    if dataset.pixels is not None:
+        (run / PICTURES).parent.mkdir(exist_ok=True)
+        np.save(run / PICTURES, from_pixels(dataset.pixels[rows], spec))

@@ -1,0 +1,72 @@
+"""What is compiled of a training: the loss, its gradients and the optimizer, for one batch and for many in a row."""
+
+from __future__ import annotations
+
+import mindspore as ms
+from mindspore import nn, ops
+
+from finetune.config import TrainConfig
+from finetune.training.optimizers import decayed
+
+
+class TrainStep(nn.Cell):
+    """Loss, gradients and one optimizer step for the rows (B,) of x (N, ...).
+
+    targets (B,) are their classes, -1 for a row that only fills up the batch; shares (B,) are the weights of the rows
+    in the loss, which sum to 1. NumPy works them out beforehand: a step of a head is about forty small kernels, whose
+    number makes its time.
+    """
+
+    def __init__(self, network: nn.Cell, optimizer: nn.Optimizer, config: TrainConfig):
+        super().__init__(auto_prefix=False)
+        self.network = network
+        self.optimizer = optimizer
+        self.label_smoothing = config.label_smoothing
+        self.cross_entropy = ops.SoftmaxCrossEntropyWithLogits()  # one kernel; ops.cross_entropy comes to about 50
+        self.half_square_sum = ops.L2Loss()
+        self.argmax = ops.Argmax(axis=1, output_type=ms.int32)
+        self.l1, self.l2 = config.l1, config.l2
+        self.penalised = ms.ParameterTuple(decayed(network)) if config.l1 or config.l2 else ()
+        self.gradients = ms.value_and_grad(self.loss, None, optimizer.parameters, has_aux=True)
+
+    def loss(self, x, rows, targets, shares):
+        logits = self.network(ops.gather(x, rows, 0))
+        classes = logits.shape[1]
+        rest = self.label_smoothing / classes
+        wanted = ops.one_hot(targets, classes, ms.Tensor(1 - self.label_smoothing + rest), ms.Tensor(rest))
+        each, _ = self.cross_entropy(logits, wanted)
+        loss = (each * shares).sum()
+        for parameter in self.penalised:
+            if self.l1:
+                loss = loss + self.l1 * parameter.abs().sum()
+            if self.l2:
+                loss = loss + 2 * self.l2 * self.half_square_sum(parameter)
+        correct = (self.argmax(logits) == targets).astype(ms.float32).sum()
+        return loss, correct
+
+    def construct(self, x, rows, targets, shares):
+        (loss, correct), gradients = self.gradients(x, rows, targets, shares)
+        self.optimizer(gradients)
+        return loss, correct
+
+
+class TrainSteps(nn.Cell):
+    """TrainStep for the first `count` of the batches rows, targets, shares (S, B).
+
+    Returns the sum of the losses, each times its batch's `weights` (S,), and how many rows were classified right.
+    """
+
+    def __init__(self, step: TrainStep):
+        super().__init__(auto_prefix=False)
+        self.step = step
+
+    def construct(self, x, rows, targets, shares, weights, count):
+        loss_sum, correct_sum = ms.Tensor(0.0, ms.float32), ms.Tensor(0.0, ms.float32)
+        s = ms.Tensor(0, ms.int32)
+        while s < count:  # ops.gather, because rows[s] would first look whether s is negative
+            batch = ops.gather(rows, s, 0), ops.gather(targets, s, 0), ops.gather(shares, s, 0)
+            loss, correct = self.step(x, *batch)
+            loss_sum = loss_sum + loss * ops.gather(weights, s, 0)  # += would write into the constants of the graph
+            correct_sum = correct_sum + correct
+            s = s + 1
+        return loss_sum, correct_sum

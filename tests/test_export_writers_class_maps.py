@@ -1,0 +1,87 @@
+"""The maps are exact, and the box is what the network sees."""
+
+import io
+
+import mindspore as ms
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from conftest import TOY_SPEC
+from PIL import Image
+
+from datasets.image import ImageSpec, normalise, to_array
+from export.writers.class_maps import seen_box, with_class_maps
+from export.writers.onnx_file import onnx_model
+from export.writers.onnx_pixels import take_pixels
+from finetune.trained import Trained
+from finetune.training.networks import Classifier, Head
+from pretrained.weights import load_backbone
+
+
+def trained(toy_backbone, hidden=0):
+    backbone = load_backbone(toy_backbone)
+    head = Head(backbone.feature_size, 3, hidden, seed=5)
+    for parameter in head.get_parameters():  # larger than fresh ones, so that the answers differ
+        noise = np.random.default_rng(1).normal(0, 0.5, parameter.shape)
+        parameter.set_data(ms.Tensor(noise.astype(np.float32)))
+    return Trained(Classifier(backbone.network, head), backbone, head, ("a", "b", "c"), TOY_SPEC)
+
+
+def run(model, images):
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: images})
+
+
+def softmax(logits):
+    exponentials = np.exp(logits - logits.max(1, keepdims=True))
+    return exponentials / exponentials.sum(1, keepdims=True)
+
+
+@pytest.mark.parametrize("input_form", ["tensor", "image"])
+def test_the_average_of_the_maps_is_the_answer(toy_backbone, input_form):
+    images = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
+    spec = ImageSpec((64, 64), 72, TOY_SPEC.mean_unit, TOY_SPEC.std_unit)
+    network = Trained(**{**vars(trained(toy_backbone)), "image": spec})
+    model = onnx_model(network, input_form)
+    (wanted,) = run(model, images if input_form == "image" else normalise(images, spec))
+    take_pixels(model, spec, input_form)
+    assert with_class_maps(model)
+    probabilities, maps = run(model, images)
+    assert maps.shape == (5, 3, 2, 2)
+    assert np.abs(probabilities - wanted).max() < 1e-5
+    assert np.abs(softmax(maps.mean((2, 3))) - probabilities).max() < 1e-5
+    assert maps.std((2, 3)).min() > 1e-3  # the places do differ
+
+
+def test_behind_a_hidden_layer_there_is_no_map(toy_backbone):
+    model = onnx_model(trained(toy_backbone, hidden=7), "image")
+    before = model.SerializeToString()
+    assert not with_class_maps(model)
+    assert model.SerializeToString() == before
+
+
+def test_another_network_has_no_map():
+    x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["B", 4])
+    y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["B", 4])
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Softmax", ["x"], ["y"])], "other", [x], [y])
+    assert not with_class_maps(onnx.helper.make_model(graph))
+
+
+@pytest.mark.parametrize("size", [(300, 200), (200, 300), (64, 64), (2000, 40), (33, 900)])
+@pytest.mark.parametrize("resize", [72, (72, 72), (80, 128)])
+def test_the_box_is_what_the_network_sees(size, resize):
+    """Each pixel says where it is: red its column, green its row."""
+    spec = ImageSpec((64, 64), resize, (0.5,) * 3, (0.5,) * 3)
+    width, height = size
+    columns, rows = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    picture = np.stack([columns, rows, 0 * rows], 2).round().astype(np.uint8)
+    content = io.BytesIO()
+    Image.fromarray(picture).save(content, "PNG")
+    seen = to_array(content.getvalue(), spec)[..., :2] / 255
+    left, top, share_x, share_y = seen_box(width, height, spec)
+    pixel = np.array([share_x, share_y]) / 64
+    assert seen[32, 0] == pytest.approx([left + pixel[0] / 2, top + share_y / 2 + pixel[1] / 2], abs=0.02)
+    assert seen[32, -1, 0] == pytest.approx(left + share_x - pixel[0] / 2, abs=0.02)
+    assert seen[0, 32, 1] == pytest.approx(top + pixel[1] / 2, abs=0.02)
+    assert seen[-1, 32, 1] == pytest.approx(top + share_y - pixel[1] / 2, abs=0.02)

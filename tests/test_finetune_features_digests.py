@@ -1,0 +1,166 @@
+"""The shortcut past reading unchanged files: taken when it is safe, and never wrong."""
+
+import hashlib
+import os
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from finetune.features import digests
+from finetune.features.digests import SETTLED_SECONDS, hash_files, packed
+
+
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).digest()
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """The files whose content was hashed."""
+    seen = []
+    monkeypatch.setattr(
+        digests, "hashlib", SimpleNamespace(sha256=lambda content: seen.append(content) or hashlib.sha256(content))
+    )
+    return seen
+
+
+@pytest.fixture
+def much_later(monkeypatch):
+    """The clock stands an hour ahead, so that files written now are settled."""
+    later = SimpleNamespace(time_ns=lambda: time.time_ns() + 3600 * 10**9)
+    monkeypatch.setattr(digests, "time", later)
+
+
+def files_in(folder, count=5):
+    for i in range(count):
+        (folder / f"{i}.png").write_bytes(bytes([i]) * 1000)
+    return sorted(folder.glob("*.png"))
+
+
+def test_settled_files_are_read_once(tmp_path, reads, much_later):
+    paths = files_in(tmp_path)
+    for _ in range(3):
+        keys, damaged = hash_files(paths, tmp_path, threads=2)
+        assert keys == [digest(path) for path in paths] and damaged == {}
+    assert len(reads) == 5
+
+
+def test_fresh_files_are_read_every_time(tmp_path, reads):
+    paths = files_in(tmp_path)
+    for _ in range(3):
+        hash_files(paths, tmp_path, threads=2)
+    assert len(reads) == 15
+
+
+def test_moved_files_are_right(tmp_path, much_later):
+    paths = files_in(tmp_path)
+    hash_files(paths, tmp_path, threads=2)
+    paths[0].rename(tmp_path / "x")
+    paths[1].rename(paths[0])
+    (tmp_path / "x").rename(paths[1])
+    keys, _ = hash_files(paths, tmp_path, threads=2)
+    assert keys == [digest(path) for path in paths]
+
+
+def rewrite(path, content):
+    path.write_bytes(content)
+
+
+def rewrite_with_the_old_time(path, content):
+    before = path.stat()
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def replace_with_the_old_time(path, content):
+    before = path.stat()
+    other = path.with_name("other")
+    other.write_bytes(content)
+    os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
+    other.replace(path)
+
+
+@pytest.mark.parametrize("change", [rewrite, rewrite_with_the_old_time, replace_with_the_old_time])
+def test_a_remembered_file_of_the_same_size_is_read_again_when_it_changed(tmp_path, much_later, change):
+    (path,) = files_in(tmp_path, 1)
+    for i in range(1, 30):
+        hash_files([path], tmp_path, threads=1)
+        time.sleep(0.02)  # the margin is switched off here, and the kernel's clock moves every 1 to 10 ms
+        change(path, bytes([i]) * 1000)
+        assert hash_files([path], tmp_path, threads=1)[0] == [digest(path)]
+
+
+def test_a_write_in_the_same_tick_of_a_coarse_clock_is_seen(tmp_path, monkeypatch):
+    """The racy case itself: two contents of one size with one and the same stat."""
+    tick = 2 * 10**9
+
+    def coarse(number):
+        stat = os.fstat(number)
+        return SimpleNamespace(
+            st_dev=stat.st_dev,
+            st_ino=stat.st_ino,
+            st_size=stat.st_size,
+            st_mtime_ns=stat.st_mtime_ns // tick * tick,
+            st_ctime_ns=stat.st_ctime_ns // tick * tick,
+        )
+
+    monkeypatch.setattr(digests, "os", SimpleNamespace(fstat=coarse, name=os.name))
+    (path,) = files_in(tmp_path, 1)
+    stats = set()
+    for i in range(40):
+        path.write_bytes(bytes([i]) * 1000)
+        assert hash_files([path], tmp_path, threads=1)[0] == [digest(path)]
+        with path.open("rb") as file:
+            stats.add(packed(coarse(file.fileno())))
+    assert len(stats) < 40  # else the case did not arise
+
+
+@pytest.mark.parametrize("seconds, remembered", [(SETTLED_SECONDS - 5, False), (SETTLED_SECONDS + 5, True)])
+def test_the_margin_counts_from_the_newest_time(tmp_path, monkeypatch, reads, seconds, remembered):
+    (path,) = files_in(tmp_path, 1)
+    os.utime(path, (0, 0))  # an old time of modification does not hide a fresh time of change
+    later = SimpleNamespace(time_ns=lambda: path.stat().st_ctime_ns + seconds * 10**9)
+    monkeypatch.setattr(digests, "time", later)
+    for _ in range(2):
+        hash_files([path], tmp_path, threads=1)
+    assert len(reads) == (1 if remembered else 2)
+
+
+def test_a_file_written_while_it_is_read_is_not_remembered(tmp_path, monkeypatch, much_later):
+    (path,) = files_in(tmp_path, 1)
+
+    def sha256(content):
+        time.sleep(0.02)
+        path.write_bytes(b"x" * 1000)
+        return hashlib.sha256(content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(digests, "hashlib", SimpleNamespace(sha256=sha256))
+        hash_files([path], tmp_path, threads=1)
+    assert hash_files([path], tmp_path, threads=1)[0] == [digest(path)]
+
+
+def test_without_a_change_time_every_file_is_read(tmp_path, monkeypatch, reads, much_later):
+    monkeypatch.setattr(digests, "HAS_CHANGE_TIME", False)
+    paths = files_in(tmp_path)
+    for _ in range(2):
+        hash_files(paths, tmp_path, threads=2)
+    assert len(reads) == 10
+
+
+@pytest.mark.parametrize("left", [0, 50, 300])
+def test_a_damaged_memory_costs_reading_only(tmp_path, reads, much_later, left):
+    paths = files_in(tmp_path)
+    hash_files(paths, tmp_path, threads=2)
+    memory = tmp_path / "files.npy"
+    memory.write_bytes(memory.read_bytes()[:left])
+    keys, _ = hash_files(paths, tmp_path, threads=2)
+    assert keys == [digest(path) for path in paths] and len(reads) == 10
+
+
+def test_a_missing_file_is_named_and_the_others_are_read(tmp_path):
+    paths = [*files_in(tmp_path, 2), tmp_path / "gone.png"]
+    keys, damaged = hash_files(paths, tmp_path, threads=2)
+    assert keys == [digest(paths[0]), digest(paths[1]), str(paths[2])]
+    assert list(damaged) == [str(paths[2])]
