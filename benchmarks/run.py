@@ -52,26 +52,39 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         inputs = ["--dataset_path", given.dataset_path, "--pretrain_ckpt", given.pretrain_ckpt, "--place", place]
         start("benchmarks.weights", *inputs)
-        sections = {}
-        if "extract" in given.parts:
-            runs = in_turns(EXTRACTION, [*inputs, "--pictures", str(given.pictures)], given.repeats)
-            sections["extraction"] = extraction_table(runs, Path(place))
-        if "head" in given.parts:
-            sections["head"] = head_table(in_turns(HEAD, inputs, HEAD_REPEATS * given.repeats))
-        if "whole" in given.parts:
-            sections["whole"] = whole_table(whole_runs(given, inputs, Path(place)))
-        if "growth" in given.parts:
-            sections["growth"] = growth_table(growth_runs(given, Path(place)))
-    text = "\n\n".join(["# Results", machine(given), *sections.values()]) + "\n"
-    Path(given.out).write_text(text, encoding="utf-8")
+        sections = ["# Results", machine(given)]
+        for part in given.parts:
+            sections.append(PARTS[part](given, inputs, Path(place)))
+            text = "\n\n".join(sections) + "\n"  # each when it is measured: what comes after may break
+            Path(given.out).write_text(text, encoding="utf-8")
     print(text)
+
+
+def extraction(given: argparse.Namespace, inputs: list, place: Path) -> str:
+    runs = in_turns(EXTRACTION, [*inputs, "--pictures", str(given.pictures)], given.repeats)
+    return extraction_table(runs, place)
+
+
+def head(given: argparse.Namespace, inputs: list, place: Path) -> str:
+    return head_table(in_turns(HEAD, inputs, HEAD_REPEATS * given.repeats))
+
+
+def whole(given: argparse.Namespace, inputs: list, place: Path) -> str:
+    return whole_table(whole_runs(given, inputs, place))
+
+
+def growth(given: argparse.Namespace, inputs: list, place: Path) -> str:
+    return growth_table(growth_runs(given, place))
+
+
+PARTS = {"extract": extraction, "head": head, "whole": whole, "growth": growth}
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__.split("\n\n")[0])
     parser.add_argument("--dataset_path", required=True, help="two classes of photographs, <root>/{train,eval}/<class>")
     parser.add_argument("--pretrain_ckpt", required=True, help="MobileNetV2 weights, a MindSpore CKPT")
-    parser.add_argument("--parts", nargs="+", default=["extract", "head", "whole", "growth"])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--pictures", type=int, default=400, help="a contestant of the extraction")
     parser.add_argument("--growth", type=int, nargs="+", default=GROWTH, help="numbers of pictures")

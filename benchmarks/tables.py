@@ -5,22 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-from importlib import metadata, util
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 
-PACKAGES = {  # on the index -> in Python
-    **{name: name for name in "mindspore openvino onnxruntime torch tensorflow keras numpy".split()},
-    "scikit-learn": "sklearn",
-    "pillow": "PIL",
-}
+MODULES = "mindspore openvino onnxruntime torch tensorflow keras numpy sklearn PIL".split()
 
 
 def machine(given: argparse.Namespace) -> str:
-    versions = ", ".join(
-        f"{name} {metadata.version(name)}" for name, module in PACKAGES.items() if util.find_spec(module)
-    )
+    versions = ", ".join(f"{name} {version}" for name in MODULES if (version := version_of(name)))
     cores = len(os.sched_getaffinity(0))
     return (
         f"Machine: {processor()}, {cores} cores, {platform.system()}; every contestant uses {cores} threads. "
@@ -28,6 +23,14 @@ def machine(given: argparse.Namespace) -> str:
         f"Medians of {given.repeats} repeats in turns, of the head three times as many; the range is lowest to "
         "highest. Made by `python -m benchmarks.run`."
     )
+
+
+def version_of(module: str) -> str | None:
+    """As the module itself says, in a process of its own: a package may be installed under another name, as
+    tensorflow-cpu. None where it cannot be imported."""
+    code = f"import {module}; print({module}.__version__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8")
+    return done.stdout.split()[-1].partition("-")[0] if done.returncode == 0 else None
 
 
 def processor() -> str:
