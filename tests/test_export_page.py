@@ -15,12 +15,14 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright is no
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
 )
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path")
+NO_CHROMIUM = "no Chromium on the path. Install it: apt-get install chromium, or any Chrome"
 expect = playwright.expect
 
 
 @pytest.fixture(scope="module")
 def browser():
+    if CHROMIUM is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(NO_CHROMIUM)
     as_root = hasattr(os, "geteuid") and os.geteuid() == 0  # which Chromium's sandbox refuses
     with playwright.sync_playwright() as started:
         launched = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"] if as_root else [])
