@@ -86,6 +86,17 @@ def call(*arguments, **options) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=CHECKOUT, capture_output=True, encoding="utf-8", **options)
 
 
+def pytest_collection_modifyitems(items):
+    """The longest files first, so that no worker ends with one of them alone."""
+    longest = [
+        "test_pretrained_distillation",
+        "test_export_key",
+        "test_finetune_training_scratch",
+        "test_export_parity",
+    ]
+    items.sort(key=lambda item: longest.index(item.path.stem) if item.path.stem in longest else len(longest))
+
+
 @pytest.fixture(scope="session")
 def toy_backbone(tmp_path_factory) -> Path:
     return save_toy_backbone(tmp_path_factory.mktemp("weights") / "toy.ckpt")
