@@ -161,7 +161,7 @@ def test_a_stopped_distillation_goes_on_from_the_same_numbers(tmp_path, monkeypa
 
     def load_and_look(path, into):
         step = load_state(path, into)
-        states.append({name: parameter.asnumpy() for name, parameter in into.items()})
+        states.append({name: parameter.asnumpy().copy() for name, parameter in into.items()})
         return step
 
     def make_and_note(self, step):
