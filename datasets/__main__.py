@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import Counter
 from pathlib import Path
 
 from datasets.base import InputError
@@ -23,7 +22,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     command.add_argument("folder", metavar="FOLDER", type=Path, help="a new or empty folder")
     command.add_argument("--per_class", "--per-class", type=int, default=200, help="pictures a class (200)")
     command.add_argument("--seed", type=int, default=0, help="another seed, other animals (0)")
-    command = verbs.add_parser("check", help="read every picture of a folder dataset and report what is wrong")
+    command = verbs.add_parser("check", help="read every picture of a folder: what is damaged, odd or copied")
     command.add_argument("folder", metavar="FOLDER", type=Path, help="a folder of class folders")
     return parser.parse_args(arguments)
 
@@ -73,24 +72,9 @@ def draw(parsed: argparse.Namespace) -> int:
 
 def check(parsed: argparse.Namespace) -> int:
     """Exit status 1 when a picture is damaged."""
-    from datasets.folder import load_folder
-    from datasets.image import DamagedPicture, read
-    from datasets.progress import Progress
+    from datasets.check import check_folder
 
-    dataset = load_folder(parsed.folder)
-    damaged = 0
-    with Progress("check", len(dataset), "pictures") as progress:
-        for path in dataset.paths:
-            try:
-                read(path.read_bytes())
-            except (DamagedPicture, OSError) as error:
-                damaged += 1
-                print(f"damaged: {path}: {error}")
-            progress.update(1)
-    for (part, label), count in sorted(Counter(zip(dataset.parts or [""] * len(dataset), dataset.labels)).items()):
-        print(f"{part:6} {dataset.classes[label]:20} {count} pictures")
-    print(f"{len(dataset)} pictures, {damaged} damaged")
-    return 1 if damaged else 0
+    return 1 if check_folder(parsed.folder) else 0
 
 
 if __name__ == "__main__":

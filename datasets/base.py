@@ -5,7 +5,7 @@ Letters used in all packages: N pictures, C classes, D features, B pictures a ba
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,14 @@ PARTS = ("train", "valid", "eval")
 
 class InputError(Exception):
     """Something given cannot be used. The message says what was found, what is possible, what to do."""
+
+
+def cannot_read(path: Path, error: OSError) -> InputError:
+    """A fault of the machine, which says nothing about the file."""
+    return InputError(
+        f"{path}: cannot be read ({error.strerror or error}): a fault of its rights, the disk or the network, not of "
+        "the file. Mend that and repeat the command; what is computed is kept."
+    )
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,8 @@ class Dataset:
     classes: tuple[str, ...]  # C names; of folders: sorted
     parts: tuple[str, ...] | None  # N of PARTS as published, or None where the source has no split
     pixels: np.ndarray | None = None  # uint8 (N, H, W) grey or (N, H, W, 3) RGB
+    passed_over: dict[str, dict[str, int]] = field(default_factory=dict)  # folder -> what is not used -> how many
+    notes: tuple[str, ...] = ()  # what was decided about the folders
     strokes: int = 0  # white strokes on black, fitted into a box of this many pixels; 0: ordinary pictures
 
     def __len__(self) -> int:

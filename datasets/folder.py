@@ -5,57 +5,170 @@ Two layouts are understood; names of parts are compared without regard to case:
     <root>/train/<class>/*  with  <root>/{eval,val,valid,validation,validation_preprocess,test}/<class>/*
     <root>/<class>/*        without a published split
 
-With both a validation and a test folder, the first chooses the best epoch and the second evaluates.
+With both a validation and a test folder, the first chooses the best epoch and the second evaluates. A folder that holds
+pictures directly is a class, whatever its name. Pictures deeper below a class are of that class. Links are followed.
+
+A file is taken for a picture by its suffix, or by how it begins where the suffix is another or none. Everything else is
+counted, by folder and reason, in `Dataset.passed_over`.
 """
 
 from __future__ import annotations
 
 import os
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from datasets.base import Dataset, InputError
+from datasets.base import Dataset, InputError, cannot_read
+from datasets.decoding.formats import KNOWN_AS, looks_like_a_picture
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
+SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .jif .mpo .png .apng .webp .gif .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm .pfm .avif .jp2 "
+    ".j2k .jpx .jpf .heic .heif .hif".split()
+)
 TRAIN_FOLDERS = ("train", "training")
 VALID_FOLDERS = ("val", "valid", "validation", "validation_preprocess")
 EVAL_FOLDERS = ("eval", "test")
-VIEWS_FOLDER = "features"  # where finetune puts the .npy views; never a class
+PART_FOLDERS = TRAIN_FOLDERS + VALID_FOLDERS + EVAL_FOLDERS
+VIEWS_FOLDER = "features"  # where finetune puts the .npy views; never a class unless it holds pictures
+SYSTEM_FOLDERS = frozenset(  # of storage boxes, systems and tools: thumbnails and deleted files, by their exact names
+    ("@eaDir", "@Recycle", "#recycle", "#snapshot", "$RECYCLE.BIN", "RECYCLER", "System Volume Information")
+    + ("lost+found", "__MACOSX", "__pycache__")
+)
+
+
+class Listing:
+    """Walks folders, and counts what is not used: passed_over[folder][reason]."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.passed_over: dict[str, Counter[str]] = defaultdict(Counter)
+
+    def pictures(self, folder: Path, place: str | None = None) -> list[Path]:
+        """All pictures below a folder, sorted by path. What is passed over is counted under `place`.
+
+        Raises:
+            InputError: a folder cannot be listed.
+        """
+        counts = self.passed_over[self.place(folder) if place is None else place]
+        found, ahead = [], [(folder, frozenset([identity(folder)]))]
+        while ahead:
+            parent, above = ahead.pop()
+            for entry in entries(parent):
+                kind = self.kind_of(entry)
+                if kind == "picture":
+                    found.append(Path(entry.path))
+                elif kind != "folder":
+                    counts[kind] += 1
+                elif (own := identity(Path(entry.path))) in above:
+                    counts["link to a folder above"] += 1
+                else:
+                    ahead.append((Path(entry.path), above | {own}))
+        return sorted(found)
+
+    def kind_of(self, entry: os.DirEntry) -> str:
+        """ "picture", "folder", or why it is passed over."""
+        if entry.name.startswith("."):
+            return "hidden"
+        if entry.name in SYSTEM_FOLDERS and entry.is_dir():
+            return f"{entry.name}/"
+        if entry.is_dir():
+            return "folder"
+        if not entry.is_file():
+            return "broken link" if entry.is_symlink() else "no regular file"
+        try:
+            picture = is_picture(Path(entry.path))
+        except OSError as error:
+            raise cannot_read(Path(entry.path), error) from error
+        return "picture" if picture else Path(entry.name).suffix.lower() or "without suffix"
+
+    def subfolders(self, folder: Path) -> list[Path]:
+        """The folders directly below, sorted; files and what is passed over are counted."""
+        found, counts = [], self.passed_over[self.place(folder)]
+        for entry in entries(folder):
+            kind = self.kind_of(entry)
+            if kind == "folder":
+                found.append(Path(entry.path))
+            else:
+                counts["picture outside of the class folders" if kind == "picture" else kind] += 1
+        return sorted(found)
+
+    def leave_out(self, folder: Path, reason: str) -> None:
+        """Count the pictures of a folder that is not used."""
+        pictures = Listing(self.root).pictures(folder)
+        if pictures:
+            self.passed_over[self.place(folder)][reason] += len(pictures)
+
+    def place(self, folder: Path) -> str:
+        return folder.relative_to(self.root).as_posix() if folder != self.root else "."
+
+    def counted(self) -> dict[str, dict[str, int]]:
+        return {place: dict(sorted(counts.items())) for place, counts in sorted(self.passed_over.items()) if counts}
+
+
+def entries(folder: Path) -> Iterator[os.DirEntry]:
+    try:
+        with os.scandir(folder) as found:
+            yield from list(found)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be listed ({error.strerror or error}), so that its pictures would be missing. "
+            "Change its rights, or mount its disk again."
+        ) from error
+
+
+def identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def is_picture(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    """Raises OSError where a file without a known suffix cannot be read."""
+    if path.suffix.lower() in SUFFIXES:
+        return True
+    with path.open("rb") as file:
+        return looks_like_a_picture(file.read(16))
 
 
 def find_pictures(folder: Path) -> list[Path]:
-    """All pictures below a folder, sorted by path; hidden files and folders are passed over."""
-    found = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [f for f in folders if not f.startswith((".", "__MACOSX"))]
-        found += [path for name in names if is_picture(path := Path(parent, name))]
-    return sorted(found)
+    """All pictures below a folder, sorted by path."""
+    return Listing(folder).pictures(folder)
 
 
-def load_folder(root: Path) -> Dataset:
+def passed_over_lines(passed_over: dict[str, dict[str, int]]) -> list[str]:
+    """A line a folder: what is there beside pictures."""
+    return [
+        f"passed over in {place}: {', '.join(f'{count} {what}' for what, count in counts.items())}"
+        for place, counts in passed_over.items()
+    ]
+
+
+def load_folder(root: Path, least_classes: int = 2) -> Dataset:
     """Read the names (not the pixels) of a folder dataset.
 
     Raises:
-        InputError: no such folder, no pictures, fewer than two classes, an empty class folder, or
-            classes that differ between the parts.
+        InputError: no such folder, no pictures, fewer classes, an empty class folder, classes that differ between the
+            parts, or a folder that cannot be listed.
     """
     root = Path(root)
     if not root.is_dir():
         raise InputError(f"{root}: no such folder. --dataset_path takes a folder of pictures, a folder a class.")
-    part_folders = _part_folders(root)
+    listing = Listing(root)
+    part_folders, notes = _part_folders(root, listing)
+    per_part = {part: _classes_of(folder, listing, notes) for part, folder in (part_folders or {None: root}).items()}
     if part_folders:
-        per_part = {part: _classes_of(folder) for part, folder in part_folders.items()}
         _check_same_classes(part_folders, per_part)
-    else:
-        per_part = {None: _classes_of(root)}
     classes = tuple(sorted(next(iter(per_part.values()))))
-    if len(classes) < 2:
+    if len(classes) < least_classes:
         raise InputError(_too_few_classes(root, part_folders.get("train", root), classes))
+    if not part_folders and all(name.lower() in PART_FOLDERS for name in classes):
+        raise InputError(
+            f"{root}: pictures lie directly in {' and '.join(classes)}. Put those of each class into a folder of its "
+            f"own, as {classes[0]}/cat; the folder's name is the class name."
+        )
 
     paths, labels, parts = [], [], []
     for part, by_class in per_part.items():
@@ -70,19 +183,23 @@ def load_folder(root: Path) -> Dataset:
         labels=np.array(labels, dtype=np.int32),
         classes=classes,
         parts=tuple(parts) if part_folders else None,
+        passed_over=listing.counted(),
+        notes=tuple(notes),
     )
 
 
-def _part_folders(root: Path) -> dict[str, Path]:
-    """{"train": ..., "valid": ..., "eval": ...} as far as they are there; {} for the flat layout."""
-    by_name = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()}
+def _part_folders(root: Path, listing: Listing) -> tuple[dict[str, Path], list[str]]:
+    """({"train": folder, "valid": ..., "eval": ...} as far as they are there, what was decided); {}: flat layout."""
+    above = Listing(root)
+    folders = {path: path.name.lower() for path in above.subfolders(root)}
+    parts = {path: name for path, name in folders.items() if name in PART_FOLDERS and not _holds_pictures(path)}
 
-    def first(names):
-        return next((by_name[name] for name in names if name in by_name), None)
+    def first(names: tuple[str, ...]) -> Path | None:
+        return min((p for p, name in parts.items() if name in names), key=lambda p: names.index(parts[p]), default=None)
 
     train, valid, evaluation = first(TRAIN_FOLDERS), first(VALID_FOLDERS), first(EVAL_FOLDERS)
     if train is None:
-        return {}
+        return {}, []
     if evaluation is None:
         valid, evaluation = None, valid
     if evaluation is None:
@@ -91,27 +208,44 @@ def _part_folders(root: Path) -> dict[str, Path]:
             f"{', '.join(EVAL_FOLDERS + VALID_FOLDERS)}, or give {train} as the dataset: "
             "a part of it is then held out."
         )
-    folders = {"train": train, "valid": valid, "eval": evaluation}
-    return {part: folder for part, folder in folders.items() if folder is not None}
+    used = {part: folder for part, folder in zip(("train", "valid", "eval"), (train, valid, evaluation)) if folder}
+    roles = {"train": "trains", "valid": "chooses the best epoch", "eval": "evaluates"}
+    notes = ["parts: " + ", ".join(f"{folder.name}/ {roles[part]}" for part, folder in used.items())]
+    for reason, count in above.passed_over["."].items():
+        listing.passed_over["."][reason] += count
+    for folder in folders:
+        if folder not in used.values():
+            listing.leave_out(folder, f"picture beside {' and '.join(f'{used.name}/' for used in used.values())}")
+    return used, notes
 
 
-def _classes_of(folder: Path) -> dict[str, list[Path]]:
-    """Class name -> its pictures, for each folder below `folder`."""
-    by_class = {}
-    for path in sorted(folder.iterdir()):
-        if not path.is_dir() or path.name.startswith((".", "__")):
-            continue
-        pictures = find_pictures(path)
+def _holds_pictures(folder: Path) -> bool:
+    listing = Listing(folder)
+    return any(listing.kind_of(entry) == "picture" for entry in entries(folder))
+
+
+def _classes_of(folder: Path, listing: Listing, notes: list[str]) -> dict[str, list[Path]]:
+    """Class name -> its pictures, for each folder below `folder`. Two spellings of the same letters are one class."""
+    by_class: dict[str, list[Path]] = {}
+    spelt: dict[str, Path] = {}
+    for path in listing.subfolders(folder):
+        pictures = listing.pictures(path)
         if not pictures and path.name == VIEWS_FOLDER:
+            listing.passed_over.pop(listing.place(path))
             continue
-        by_class[path.name] = pictures
+        name = unicodedata.normalize("NFC", path.name)
+        if name in by_class:
+            notes.append(f"{listing.place(path)} and {listing.place(spelt[name])} are one class in two Unicode forms")
+        by_class.setdefault(name, []).extend(pictures)
+        spelt.setdefault(name, path)
     empty = [name for name, pictures in by_class.items() if not pictures]
     if by_class and len(empty) == len(by_class):
-        raise InputError(f"{folder}: no pictures found below it. Known are {', '.join(SUFFIXES)}.")
+        raise InputError(f"{folder}: no pictures found below it. Known are {KNOWN_AS}.")
     if empty:
+        others = ", ".join(f"{n} {what}" for what, n in listing.passed_over[listing.place(spelt[empty[0]])].items())
         raise InputError(
-            f"{folder / empty[0]}: no pictures in this class folder. "
-            f"Add some ({', '.join(SUFFIXES)}), or remove the folder."
+            f"{spelt[empty[0]]}: no pictures in this class folder{f', but {others}' if others else ''}. "
+            f"Add some ({KNOWN_AS}), or remove the folder."
         )
     return by_class
 
@@ -134,7 +268,7 @@ def _check_same_classes(folders: dict[str, Path], per_part: dict[str, dict]) -> 
 
 
 def _too_few_classes(root: Path, folder: Path, classes: tuple[str, ...]) -> str:
-    loose = sum(1 for path in folder.iterdir() if is_picture(path))
+    loose = sum(1 for path in folder.iterdir() if path.is_file() and is_picture(path))
     inner = folder / classes[0] if classes else None
     if inner and any((inner / name).is_dir() for name in TRAIN_FOLDERS):
         return f"{root}: only the folder {classes[0]} is in it. Did you mean --dataset_path {inner}?"

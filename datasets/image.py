@@ -1,6 +1,6 @@
 """The one way from the bytes of a picture to the array a network sees.
 
-    read -> resize -> crop        bytes to uint8 (H, W, 3), by Pillow
+    decode -> resize -> crop      bytes to uint8 (H, W, 3), by Pillow; `datasets.decoding` says what is a picture
     normalise                     uint8 (B, H, W, 3) to float32 (B, 3, H, W), by NumPy
 
 Where the spec has one channel, a picture is grey and 3 becomes 1; handwriting is inverted and centred in between.
@@ -10,8 +10,6 @@ Training, evaluation, prediction and export all come through here.
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,14 +17,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from datasets.decoding.decode import Decoded, decode, read_file
+from datasets.decoding.formats import DamagedPicture
+
 # Part of the key of cached features: count it up when the same bytes would give other pixels.
-PIPELINE_VERSION = 1
+PIPELINE_VERSION = 2
 
 # A longer strip is cut to this before it is enlarged: 1 x 5000 pixels must not become 256 x 1,280,000.
 LONGEST_ASPECT = 8
 
 WHITE_PAPER = 127  # a border brighter than this is paper to write on
+HANDWRITING = 1024  # pixels of a page's short side: the strokes may be a small part of it
 FAINT = 51  # a fifth of the darkest stroke: less is no part of the drawing's box
+FLAT, FAINT_RANGE, FAINT_LEVELS = "one flat tone", "less than a sixteenth of the range of brightness", 16
 
 
 @dataclass(frozen=True)
@@ -55,66 +58,19 @@ class ImageSpec:
         return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in facts.items()})
 
 
-# Pillow warns of odd EXIF blocks, but the pixels are what counts. Set once, because decoding is threaded and
-# warnings.catch_warnings is not safe there.
-warnings.filterwarnings("ignore", module=r"PIL\.")
-
-
-class DamagedPicture(Exception):
-    """The bytes are not a picture that can be decoded whole."""
-
-
-def read(content: bytes) -> Image.Image:
-    """Decode to upright RGB: EXIF orientation applied, alpha laid over white, 16 bits scaled to 8.
-
-    Raises:
-        DamagedPicture: empty, truncated, of an unknown format, or too large to be a photograph.
-    """
-    try:
-        picture = Image.open(io.BytesIO(content))
-        if picture.width * picture.height > Image.MAX_IMAGE_PIXELS:
-            raise ValueError(f"{picture.width} x {picture.height} pixels: a decompression bomb, not a photograph")
-        picture.load()
-        return to_rgb(_upright(picture))
-    except Exception as error:  # Pillow's decoders raise nearly any type on damaged bytes
-        raise DamagedPicture(str(error).replace("<_io.BytesIO object", "<file")[:200]) from error
-
-
-def _upright(picture: Image.Image) -> Image.Image:
-    try:
-        ImageOps.exif_transpose(picture, in_place=True)  # most are upright: no copy
-        return picture
-    except Exception:  # an unreadable EXIF block says nothing about the orientation
-        return picture
-
-
-def to_rgb(picture: Image.Image) -> Image.Image:
-    """Any Pillow mode to RGB without clipping or a black background."""
-    if picture.mode.startswith("I") or picture.mode == "F":
-        values = np.asarray(picture, dtype=np.float64)
-        if values.max(initial=0) > 255:  # 16 bits a pixel
-            values = values / 257
-        elif picture.mode == "F" and values.max(initial=0) <= 1:
-            values = values * 255
-        picture = Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
-    if "A" in picture.mode or "a" in picture.mode or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture)
-    return picture if picture.mode == "RGB" else picture.convert("RGB")
-
-
-def resize(picture: Image.Image, spec: ImageSpec) -> Image.Image:
+def resize(decoded: Decoded, spec: ImageSpec) -> Image.Image:
     """Bilinear with antialiasing, to the short side or the exact size that the spec states."""
+    picture, size, box = decoded
     if isinstance(spec.resize, int):
         longest = LONGEST_ASPECT * min(picture.size)
         if max(picture.size) > longest:
             picture = ImageOps.fit(picture, [min(side, longest) for side in picture.size])
-        scale = spec.resize / min(picture.size)
-        width, height = (max(spec.resize, round(side * scale)) for side in picture.size)
+            size, box = picture.size, None
+        scale = spec.resize / min(size)
+        width, height = (max(spec.resize, round(side * scale)) for side in size)
     else:
         height, width = spec.resize
-    return picture.resize((width, height), Image.Resampling.BILINEAR)
+    return picture.resize((width, height), Image.Resampling.BILINEAR, box)
 
 
 def centre_crop(picture: Image.Image, spec: ImageSpec) -> Image.Image:
@@ -140,14 +96,21 @@ def mean_and_std(spec: ImageSpec) -> tuple[np.ndarray, np.ndarray]:
 
 def to_array(content: bytes, spec: ImageSpec) -> np.ndarray:
     """The bytes of a file -> uint8 (H, W, 3), or (H, W, 1) for grey, at the network's size. Raises DamagedPicture."""
-    return fitted(read(content), spec)
+    return fitted(decode(content, enough_for(spec)), spec)
 
 
-def fitted(picture: Image.Image, spec: ImageSpec) -> np.ndarray:
-    """The same of a picture in RGB that has been read."""
+def enough_for(spec: ImageSpec) -> int:
+    """The short side that `decode` is told: what a photograph has beyond twice of it, nobody sees."""
+    if spec.strokes:
+        return HANDWRITING
+    return spec.resize if isinstance(spec.resize, int) else max(spec.resize)
+
+
+def fitted(decoded: Decoded, spec: ImageSpec) -> np.ndarray:
+    """The same of a picture that has been decoded."""
     if spec.channels == 1:
-        picture = picture.convert("L")
-    picture = centre_strokes(picture, spec) if spec.strokes else centre_crop(resize(picture, spec), spec)
+        decoded = decoded._replace(picture=decoded.picture.convert("L"))
+    picture = centre_strokes(decoded.picture, spec) if spec.strokes else centre_crop(resize(decoded, spec), spec)
     return np.asarray(picture).reshape(*spec.size, spec.channels)
 
 
@@ -196,6 +159,9 @@ def load_images(pictures: Sequence[Path] | np.ndarray, spec: ImageSpec) -> tuple
     """A few pictures at once: uint8 (N, H, W, 3) and {row: reason} of those that cannot be read.
 
     Pictures that are such an array already come back as they are.
+
+    Raises:
+        OSError: a fault of the disk, the network or of rights, which says nothing about a picture.
     """
     if isinstance(pictures, np.ndarray):
         return pictures, {}
@@ -203,10 +169,21 @@ def load_images(pictures: Sequence[Path] | np.ndarray, spec: ImageSpec) -> tuple
     damaged = {}
     for row, path in enumerate(pictures):
         try:
-            images[row] = to_array(Path(path).read_bytes(), spec)
-        except (DamagedPicture, OSError) as error:
+            images[row] = to_array(read_file(Path(path)), spec)
+        except FileNotFoundError:
+            damaged[row] = "not there any more"
+        except DamagedPicture as error:
             damaged[row] = str(error)
     return images, damaged
+
+
+def odd_tone(image: np.ndarray) -> str | None:
+    """What is suspicious about a prepared picture, uint8 (H, W, C): FLAT, FAINT or nothing."""
+    pixels = image.reshape(-1, image.shape[-1])
+    if int(np.ptp(pixels[::7], axis=0).max()) >= FAINT_LEVELS:  # most are, and a part of them tells
+        return None
+    spread = int(np.ptp(pixels, axis=0).max())
+    return FLAT if spread <= 1 else FAINT_RANGE if spread < FAINT_LEVELS else None
 
 
 def batches(images: np.ndarray, spec: ImageSpec, size: int) -> Iterator[np.ndarray]:

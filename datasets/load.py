@@ -18,7 +18,7 @@ BUILT_IN = ("digits", "xor")  # a module each, with SOURCE and load(folder); the
 FOLDER_VARIABLE = "DATASETS_PATH"  # a folder of data sets, looked into before the cache
 
 
-def load(name_or_folder: str, cache_dir: str | Path) -> Dataset:
+def load(name_or_folder: str, cache_dir: str | Path, least_classes: int = 2) -> Dataset:
     """The dataset of a known name, or that of a folder. A folder of that name comes first.
 
     A folder is a set of known files (IDX, the sheet of faces, the CSV of letters) or pictures in class folders. The
@@ -37,7 +37,7 @@ def load(name_or_folder: str, cache_dir: str | Path) -> Dataset:
         return module.load(find_folder(name_or_folder, module, cache_dir))
     elif name_or_folder in SOURCES:
         return SOURCES[name_or_folder](cache_dir)
-    return load_folder(folder)
+    return load_folder(folder, least_classes)
 
 
 def module_of(name: str) -> ModuleType:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,29 +14,41 @@ from datasets.base import PARTS, Dataset, InputError, Split
 
 
 def make_split(
-    dataset: Dataset, valid_fraction: float, eval_fraction: float, seed: int, rotation: int | None = None
+    dataset: Dataset,
+    valid_fraction: float,
+    eval_fraction: float,
+    seed: int,
+    rotation: int | None = None,
+    readable: np.ndarray | None = None,
+    keys: Sequence[bytes] | None = None,
 ) -> Split:
-    """The published split where there is one; what is missing is drawn, stratified by class.
+    """The published split where there is one; what is missing is drawn among the readable, stratified by class.
 
     Published test rows stay evaluation rows. Validation rows, by which everything is chosen, are taken from the
     training rows, never from the evaluation rows. With no `valid_fraction`, or too few pictures to hold any out,
     `valid` is empty. With a `rotation` nothing is drawn; see `rotate`.
 
+    Args:
+        readable: bool (N,); None: all are.
+        keys: N digests of the pictures. With them the content decides which are held out, see `_held_by_content`;
+            without, the row does.
+
     Raises:
         InputError: a class has too few pictures to have one on each side.
     """
-    rows = np.arange(len(dataset))
     if rotation is not None:
-        return rotate(dataset, rotation)
+        split = rotate(dataset, rotation)
+        return split if readable is None else keep(split, readable)
+    rows = np.arange(len(dataset)) if readable is None else np.flatnonzero(readable)
     if dataset.parts is None:
-        train, evaluation = _hold_out(dataset, rows, eval_fraction, seed, "evaluation")
+        train, evaluation = _hold_out(dataset, rows, eval_fraction, seed, "evaluation", keys)
         valid = rows[:0]
     else:
-        parts = np.array(dataset.parts)
+        parts = np.array(dataset.parts)[rows]
         train, valid, evaluation = (rows[parts == part] for part in PARTS)
     smallest_class = np.bincount(dataset.labels[train], minlength=len(dataset.classes)).min()
     if not len(valid) and valid_fraction and smallest_class >= 2:
-        train, valid = _hold_out(dataset, train, valid_fraction, seed, "validation")
+        train, valid = _hold_out(dataset, train, valid_fraction, seed, "validation", keys)
     return Split(train, valid, evaluation)
 
 
@@ -61,21 +76,61 @@ def rotate(dataset: Dataset, rotation: int) -> Split:
     return Split(np.setdiff1d(np.arange(len(dataset)), held), np.sort(valid), np.sort(evaluation))
 
 
-def _hold_out(dataset: Dataset, rows: np.ndarray, fraction: float, seed: int, purpose: str):
+def _hold_out(
+    dataset: Dataset, rows: np.ndarray, fraction: float, seed: int, purpose: str, keys: Sequence[bytes] | None
+):
     """(kept, held) rows: of each class, `fraction` of its rows rounded, but at least one, are held."""
     rng = np.random.default_rng(seed)
+    labels_of = labels_of_keys(dataset, rows, keys) if keys is not None else {}
     held = []
     for label, name in enumerate(dataset.classes):
         of_class = rows[dataset.labels[rows] == label]
-        if len(of_class) < 2:
+        count = min(max(1, round(fraction * len(of_class))), len(of_class) - 1)
+        if count < 1:
             raise InputError(
-                f"{dataset.root}: the class {name!r} has {len(of_class)} picture(s); "
+                f"{dataset.root}: the class {name!r} has {len(of_class)} picture(s) that can be read; "
                 f"at least 2 are needed to hold one out for {purpose}."
             )
-        count = min(max(1, round(fraction * len(of_class))), len(of_class) - 1)
-        held.append(rng.permutation(of_class)[:count])
+        if keys is None:
+            held.append(rng.permutation(of_class)[:count])
+        else:
+            held.append(_held_by_content(of_class, count, keys, labels_of, f"{seed} {purpose}"))
+            if not len(held[-1]) and purpose == "evaluation":
+                raise InputError(
+                    f"{dataset.root}: the class {name!r} has no two different pictures of its own, so that none can be "
+                    f"held out for {purpose}. Remove the copies, also those under other classes, and add pictures."
+                )
     held = np.sort(np.concatenate(held))
     return np.setdiff1d(rows, held), held
+
+
+def labels_of_keys(dataset: Dataset, rows: np.ndarray, keys: Sequence[bytes]) -> dict[bytes, set[int]]:
+    """The labels under which each picture of these rows stands: more than one is a contradiction."""
+    labels = defaultdict(set)
+    for row in rows:
+        labels[keys[row]].add(int(dataset.labels[row]))
+    return labels
+
+
+def _held_by_content(
+    of_class: np.ndarray, count: int, keys: Sequence[bytes], labels_of: dict[bytes, set[int]], salt: str
+) -> np.ndarray:
+    """About `count` of the rows of a class, by a hash of what is in the file: a picture keeps its side when others come
+    or go, but for one at most. All copies of a picture are on one side; one that stands under two labels is never held,
+    and one picture at least is kept."""
+    rows_of = defaultdict(list)
+    for row in of_class:
+        rows_of[keys[row]].append(row)
+    own = [key for key in rows_of if len(labels_of[key]) == 1]
+    own.sort(key=lambda key: hashlib.sha256(salt.encode() + key).digest())
+    if len(own) == len(rows_of):
+        own.pop()
+    held = []
+    for key in own:
+        if len(held) >= count:
+            break
+        held += rows_of[key]
+    return np.array(held, dtype=of_class.dtype)
 
 
 def keep(split: Split, readable: np.ndarray) -> Split:

@@ -89,12 +89,11 @@ def main(arguments: list[str] | None = None) -> int:
     parsed = parse(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
     try:
-        act(parsed)
-        return 0
+        return act(parsed)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except OSError as error:
+    except (OSError, MemoryError) as error:
         print(f"error: {explain(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -102,7 +101,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
-def act(parsed: argparse.Namespace) -> None:
+def act(parsed: argparse.Namespace) -> int:
+    """The exit status: 1 where pictures had to be left out."""
     from export.key import read_key
     from finetune.ahead import named
     from finetune.device import init_device
@@ -113,14 +113,13 @@ def act(parsed: argparse.Namespace) -> None:
             init_device(parsed.platform)
         from export.predict import show
 
-        show(parsed.model, parsed.paths, parsed.csv, key)
-        return
+        return 1 if show(parsed.model, parsed.paths, parsed.csv, key) else 0
 
     if parsed.verb == "serve":
         from export.serving.server import serve
 
         serve(parsed.run, parsed.host, parsed.port, parsed.threads, key)
-        return
+        return 0
 
     from export.parity import half_of, table
 
@@ -136,6 +135,7 @@ def act(parsed: argparse.Namespace) -> None:
     if found:
         print(f"{parsed.run / 'export'}: compared with the trained network on {found['pictures']} evaluation pictures")
         print(table(found))
+    return 0
 
 
 if __name__ == "__main__":

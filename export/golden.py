@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+import datasets.decoding
 import datasets.image
 from datasets.image import ImageSpec, load_images, normalise
 from export.parity import TOLERANCE, Answers, evaluation_pictures, read_probabilities
@@ -22,9 +23,10 @@ PICTURES = 4
 EDGE = 0.02  # between the probabilities of the two best classes
 
 STANDALONE = Path(__file__).parent / "standalone"
-# The bundle's preprocessing is ours, byte for byte: that module needs NumPy and Pillow only.
+# The bundle's preprocessing is ours: these modules need NumPy and Pillow only. There is no `datasets` in a bundle.
 SCRIPTS = {
     "preprocessing.py": Path(datasets.image.__file__),
+    **{f"decoding/{path.name}": path for path in sorted(Path(datasets.decoding.__file__).parent.glob("*.py"))},
     **{name: STANDALONE / name for name in ("bundle.py", "predict.py", "verify.py")},
 }
 
@@ -37,7 +39,9 @@ def write_labels(folder: Path, classes: tuple[str, ...]) -> None:
 
 def write_scripts(folder: Path) -> None:
     for name, source in SCRIPTS.items():
-        shutil.copyfile(source, folder / name)
+        (folder / name).parent.mkdir(exist_ok=True)
+        text = source.read_text(encoding="utf-8").replace("from datasets.", "from ")
+        (folder / name).write_bytes(text.encode())  # the same bytes on every system
 
 
 def write_golden(folder: Path, run: Path, image: ImageSpec, answers: Answers) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.base import InputError
-from datasets.folder import find_pictures
+from datasets.folder import Listing, passed_over_lines
 from datasets.image import load_images
 from datasets.progress import Progress
 from export.predictors import load_predictor
@@ -21,19 +21,21 @@ from finetune.run_folder import write_csv
 PICTURES_AT_ONCE = 64
 
 
-def show(model: Path, paths: list[Path], csv_path: Path | None, key: bytes | None = None) -> None:
-    """Print `path predicted confidence` a picture; write the same and all probabilities to a CSV file.
+def show(model: Path, paths: list[Path], csv_path: Path | None, key: bytes | None = None) -> int:
+    """Print `path predicted confidence` a picture; write the same and all probabilities to a CSV file. Returns how many
+    pictures were left out.
 
     Raises:
         InputError: a path does not exist, nothing to predict, no picture could be read, or the key is not the model's.
     """
     pictures = expand(paths)
     predictor = load_predictor(model, key=key)
-    rows = []
+    rows, left_out = [], 0
     with Progress("predict", len(pictures), "pictures") as progress:
         for start in range(0, len(pictures), PICTURES_AT_ONCE):
             chunk = pictures[start : start + PICTURES_AT_ONCE]
             images, damaged = load_images(chunk, predictor.image)
+            left_out += len(damaged)
             for row, reason in damaged.items():
                 print(f"left out: {chunk[row]}: {reason}", file=sys.stderr)
             good = [row for row in range(len(chunk)) if row not in damaged]
@@ -52,6 +54,7 @@ def show(model: Path, paths: list[Path], csv_path: Path | None, key: bytes | Non
     if csv_path:
         write_csv(csv_path, rows)
         print(f"written: {csv_path}")
+    return left_out
 
 
 def expand(paths: list[Path]) -> list[Path]:
@@ -60,7 +63,10 @@ def expand(paths: list[Path]) -> list[Path]:
     for path in paths:
         if not path.exists():
             raise InputError(f"{path}: no such file or folder.")
-        found = find_pictures(path) if path.is_dir() else [path]
+        listing = Listing(path)
+        found = listing.pictures(path) if path.is_dir() else [path]
+        for line in passed_over_lines(listing.counted()):
+            print(line.replace("passed over in .", f"passed over in {path}"), file=sys.stderr)
         if not found:
             raise InputError(f"{path}: no pictures below this folder.")
         pictures += found

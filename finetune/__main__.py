@@ -133,7 +133,7 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except OSError as error:
+    except (OSError, MemoryError) as error:
         print(f"error: {explain(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -191,12 +191,17 @@ def work(parsed: argparse.Namespace, config: Config, others: list[Ahead]) -> Non
     {"run": run.run, "train": run.train, "features": run.features}[parsed.verb](config, device, *others)
 
 
-def explain(error: OSError) -> str:
+def explain(error: OSError | MemoryError) -> str:
     """What the system said, with the file and what to do."""
+    if isinstance(error, MemoryError):
+        return (
+            "There is too little memory. Close other programs, or give fewer --threads, and repeat the command; "
+            "what is computed is kept."
+        )
     where = f"{error.filename}: " if error.filename else ""
     advice = {
         errno.ENOSPC: "The disk is full: free some space and repeat the command; what is computed is kept.",
-        errno.EACCES: "No permission: choose another folder with --runs_dir or --cache_dir, or change its rights.",
+        errno.EACCES: "No permission: change its rights, or write elsewhere by --runs_dir or --cache_dir.",
         errno.EROFS: "The folder is read-only: choose another with --runs_dir or --cache_dir.",
     }.get(error.errno, "")
     return f"{where}{error.strerror or error}. {advice}".strip()

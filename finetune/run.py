@@ -14,8 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from datasets.base import Dataset, InputError, Split
+from datasets.folder import passed_over_lines
 from datasets.load import load
-from datasets.split import make_split, write_split
+from datasets.split import write_split
 from finetune import run_folder
 from finetune.ahead import Ahead
 from finetune.config import Config
@@ -23,12 +24,13 @@ from finetune.device import Device
 from finetune.evaluation.calibrate import calibrate, in_words
 from finetune.evaluation.evaluate import evaluate, write_predictions
 from finetune.evaluation.summary import summary
-from finetune.features.cache import Features, extract, usable_split, write_views
+from finetune.features.cache import Features, extract, write_views
 from finetune.features.engines.choose import choose_engine
+from finetune.features.usable import Findings, draw_split, shortened, usable_split
 from finetune.metrics import majority_class, nearest_class_mean
 from finetune.trained import save_from_scratch, save_trained
 from finetune.training.networks import Head
-from finetune.training.scratch import extract_pixels, make_network, write_pictures
+from finetune.training.scratch import make_network, normalise_pixels, read_pixels, write_pictures
 from finetune.training.trainer import Trainer
 from pretrained.weights import Backbone, load_backbone
 
@@ -58,15 +60,17 @@ def run(config: Config, device: Device, reporter: Ahead, exporter: Ahead) -> Pat
 def train(config: Config, device: Device, reporter: Ahead, *others: Ahead) -> Path:
     """Everything but the export. Returns the run folder; the others are told its name when they can begin."""
     clock = Clock()
-    dataset, backbone, split = load_inputs(config)
+    dataset, backbone = load_inputs(config)
     folder = run_folder.create(config, dataset.name)
     run_folder.log_to(folder)
     run_folder.write_environment(folder, device, config.seed)
-    log_inputs(device, dataset, backbone, split)
+    log_inputs(device, dataset, backbone)
     clock.lap("load")
 
-    found, make, save = (on_backbone if backbone else on_pixels)(config, device, dataset, backbone, split, folder)
-    split = usable_split(dataset, found, split)
+    found, split, findings, make, save = (on_backbone if backbone else on_pixels)(
+        config, device, dataset, backbone, folder
+    )
+    log.info("split: %d train, %d validation, %d evaluation", *(len(rows) for rows in vars(split).values()))
     if backbone and config.data.views:
         write_views(dataset, found, split)
     write_split(folder / "split.json", dataset, split)
@@ -104,7 +108,7 @@ def train(config: Config, device: Device, reporter: Ahead, *others: Ahead) -> Pa
         **baselines,
         "after": after.metrics,
         "confidence": confidence and confidence.to_dict(),
-        "damaged": found.damaged,
+        **findings.to_dict(),
         "features": {
             "computed": found.computed,
             "cached": len(dataset) - found.computed - len(found.damaged) if backbone else 0,
@@ -125,30 +129,34 @@ def train(config: Config, device: Device, reporter: Ahead, *others: Ahead) -> Pa
 
 
 def on_backbone(
-    config: Config, device: Device, dataset: Dataset, backbone: Backbone, split: Split, folder: Path
-) -> tuple[Features, Callable, Callable]:
-    """(features, a function that gives a fresh head, one that saves the trained head with its backbone)."""
+    config: Config, device: Device, dataset: Dataset, backbone: Backbone, folder: Path
+) -> tuple[Features, Split, Findings, Callable, Callable]:
+    """(features, split, what is to say of the pictures, a function that gives a fresh head, one that saves the trained
+    head with its backbone)."""
     engine = choose_engine(backbone, device, config)
     found = extract(dataset.paths, backbone, engine, config.cache_dir, device.threads)
     classes, model = len(dataset.classes), config.model
     return (
         found,
+        *usable_split(dataset, found, config),
         lambda: Head(backbone.feature_size, classes, model.hidden, model.dropout, config.seed),
         lambda split, head: save_trained(folder, backbone, head),
     )
 
 
 def on_pixels(
-    config: Config, device: Device, dataset: Dataset, backbone: None, split: Split, folder: Path
-) -> tuple[Features, Callable, Callable]:
+    config: Config, device: Device, dataset: Dataset, backbone: None, folder: Path
+) -> tuple[Features, Split, Findings, Callable, Callable]:
     """The same without a backbone: pixels are the features, and a whole network is trained and saved."""
-    found, spec = extract_pixels(dataset, split, config.model)
+    found = read_pixels(dataset, config.model)
+    split, findings = usable_split(dataset, found, config)
+    found, spec = normalise_pixels(found, dataset, split)
 
     def save(split: Split, network) -> None:
         save_from_scratch(folder, network, config.model.network, spec)
         write_pictures(folder, dataset, split.eval, spec)
 
-    return found, lambda: make_network(config, spec, len(dataset.classes)), save
+    return found, split, findings, lambda: make_network(config, spec, len(dataset.classes)), save
 
 
 def features(config: Config, device: Device) -> None:
@@ -157,37 +165,35 @@ def features(config: Config, device: Device) -> None:
     Raises:
         InputError: there is no backbone to compute them.
     """
-    dataset, backbone, split = load_inputs(config)
+    dataset, backbone = load_inputs(config)
     if backbone is None:
         raise InputError("model.backbone is null: without a backbone there are no features to compute.")
-    log_inputs(device, dataset, backbone, split)
+    log_inputs(device, dataset, backbone)
     found = extract(dataset.paths, backbone, choose_engine(backbone, device, config), config.cache_dir, device.threads)
-    split = usable_split(dataset, found, split)
+    split, _ = usable_split(dataset, found, config)
     if config.data.views:
         write_views(dataset, found, split)
 
 
-def load_inputs(config: Config) -> tuple[Dataset, Backbone | None, Split]:
+def load_inputs(config: Config) -> tuple[Dataset, Backbone | None]:
     """Check what was given before anything is written.
 
     Raises:
         InputError: something is missing or cannot be used.
     """
     dataset = load(config.data.dataset_path, config.cache_dir)
-    split = make_split(
-        dataset, config.data.valid_fraction, config.data.eval_fraction, config.seed, config.data.rotation
-    )
+    draw_split(dataset, config)  # whether it can be: the pictures that are damaged are not known yet
     if not config.model.backbone:
-        return dataset, None, split
+        return dataset, None
     if dataset.paths is None:
         raise InputError(
             f"{dataset.name}: arrays of pixels; a backbone wants pictures in folders. Use a recipe without a backbone "
             "(finetune/configs), or give --dataset_path a folder of pictures."
         )
-    return dataset, load_backbone(config.model.pretrain_ckpt), split
+    return dataset, load_backbone(config.model.pretrain_ckpt)
 
 
-def log_inputs(device: Device, dataset: Dataset, backbone: Backbone | None, split: Split) -> None:
+def log_inputs(device: Device, dataset: Dataset, backbone: Backbone | None) -> None:
     log.info("device: %s, %d threads; kernel guard %s", device.platform, device.threads, device.kernel_guard)
     log.info(
         "pictures: %s, %d in %d classes (%s)",
@@ -196,7 +202,8 @@ def log_inputs(device: Device, dataset: Dataset, backbone: Backbone | None, spli
         len(dataset.classes),
         ", ".join(dataset.classes),
     )
-    log.info("split: %d train, %d validation, %d evaluation", *(len(rows) for rows in vars(split).values()))
+    for line in (*dataset.notes, *shortened(passed_over_lines(dataset.passed_over))):
+        log.info(line)
     if backbone:
         log.info("weights: %s, width %s; facts: %s", backbone.path, backbone.record.width, backbone.facts_from)
 

@@ -1,3 +1,7 @@
+import os
+import unicodedata
+from pathlib import Path
+
 import numpy as np
 import pytest
 from conftest import RED_GREEN, draw_toy, draw_toys
@@ -43,6 +47,121 @@ def test_chinese_names_and_spaces(tmp_path):
     found = load_folder(draw_toys(tmp_path / "我的 图片", {"": 2}, {"猫": (9, 9, 9), "狗 狗": (200, 9, 9)}))
     assert set(found.classes) == {"猫", "狗 狗"}
     assert found.picture_name(0).split("/")[0] in found.classes
+
+
+def files(root, *names, content: bytes | None = None):
+    """Pictures, or files with other content."""
+    for number, name in enumerate(names):
+        if content is None:
+            draw_toy(root / name, (90, 90, 90), number)
+        else:
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_bytes(content)
+
+
+def test_content_decides_where_the_suffix_does_not(tmp_path):
+    for number, suffix in enumerate(
+        [".png", ".jfif", ".jpe", ".avif", ".jp2", ".pnm", ".mpo", "", ".jpg?w=300", ".xyz"]
+    ):
+        name = f"cat/{number}"
+        files(tmp_path, name + ".png")
+        (tmp_path / (name + ".png")).rename(tmp_path / (name + suffix))
+    files(tmp_path, "dog/a.png", "dog/b.png")
+    files(tmp_path, "cat/notes.txt", "cat/more.txt", "cat/data", "cat/x.HEIC", content=b"some words")
+    found = load_folder(tmp_path)
+    assert np.array_equal(
+        np.bincount(found.labels), [11, 2]
+    )  # a .HEIC is meant to be a picture, and reading it will tell
+    assert found.passed_over == {"cat": {".txt": 2, "without suffix": 1}}
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    files(tmp_path, *(f"{kind}/{i}.png" for kind in ("bus", "car", "train") for i in range(2)))
+    found = load_folder(tmp_path)
+    assert found.classes == ("bus", "car", "train") and found.parts is None
+    files(tmp_path / "parts", *(f"{part}/{kind}/1.png" for part in ("train", "test") for kind in ("test", "train")))
+    assert load_folder(tmp_path / "parts").classes == ("test", "train")
+
+
+def test_parts_without_class_folders_are_no_classes(tmp_path):
+    files(tmp_path, "train/a.png", "train/b.png", "test/c.png")
+    expect(tmp_path, "pictures lie directly in test and train", "as test/cat")
+
+
+@pytest.mark.parametrize("names", [("test", "Test"), ("eval", "test"), ("val", "valid", "test")])
+def test_the_part_that_is_not_used_is_said(tmp_path, names):
+    draw_toys(tmp_path, {"train": 3, **dict.fromkeys(names, 2)}, RED_GREEN)
+    found = load_folder(tmp_path)
+    used = {path.relative_to(tmp_path).parts[0] for path in found.paths}
+    (unused,) = set(names) - used
+    assert len(used) == len(names)
+    (reason,) = found.passed_over[unused]
+    assert found.passed_over == {unused: {reason: 4}} and "beside train/" in reason
+    assert found.notes[0].startswith("parts: train/ trains") and unused not in found.notes[0].split()
+
+
+def test_what_storage_boxes_and_systems_leave_is_no_class(tmp_path):
+    draw_toys(tmp_path, {"": 2}, RED_GREEN)
+    for name in ("@eaDir", "$RECYCLE.BIN", "#recycle", "__MACOSX"):
+        files(tmp_path, f"{name}/x/T_M.png", f"red/{name}/1.jpg/T_M.png")
+    (tmp_path / "lost+found").mkdir()
+    files(tmp_path, "__other__/1.png", "__other__/2.png")
+    found = load_folder(tmp_path)
+    assert found.classes == ("__other__", "green", "red") and np.array_equal(np.bincount(found.labels), [2, 2, 2])
+    assert found.passed_over["red"] == {name: 1 for name in ("#recycle/", "$RECYCLE.BIN/", "@eaDir/", "__MACOSX/")}
+    assert set(found.passed_over["."]) == {*found.passed_over["red"], "lost+found/"}
+
+
+@pytest.mark.parametrize("place", ["red", "red/deeper", "."])
+def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path, monkeypatch, place):
+    draw_toys(tmp_path, {"": 2}, RED_GREEN)
+    files(tmp_path, "red/deeper/1.png")
+    scandir = os.scandir
+
+    def refuse(folder):
+        if Path(folder) == tmp_path / place:
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    expect(tmp_path, str(tmp_path / place), "cannot be listed (Permission denied)", "Change its rights")
+
+
+def test_two_unicode_forms_of_a_name_are_one_class(tmp_path):
+    one, other = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    files(tmp_path, f"train/{one}/1.png", "train/tea/1.png", f"eval/{other}/1.png", "eval/tea/1.png")
+    assert load_folder(tmp_path).classes == (one, "tea")
+    files(tmp_path, f"train/{other}/2.png")
+    found = load_folder(tmp_path)
+    assert found.classes == (one, "tea") and np.array_equal(np.bincount(found.labels), [3, 2])
+    assert any("two Unicode forms" in note for note in found.notes)
+
+
+def test_linked_folders_are_followed_and_circles_cut(tmp_path):
+    files(tmp_path / "data", "cat/1.png", "cat/2.png", "dog/1.png")
+    files(tmp_path, "elsewhere/3.png", "elsewhere/4.png")
+    (tmp_path / "data" / "dog" / "more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data" / "dog" / "again").symlink_to(tmp_path / "data" / "dog")
+    (tmp_path / "data" / "dog" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    found = load_folder(tmp_path / "data")
+    assert np.array_equal(np.bincount(found.labels), [2, 3])
+    assert found.passed_over == {"dog": {"broken link": 1, "link to a folder above": 1}}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_named_pipe_is_not_waited_for(tmp_path):
+    draw_toys(tmp_path, {"": 2}, RED_GREEN)
+    os.mkfifo(tmp_path / "red" / "x.jpg")
+    assert load_folder(tmp_path).passed_over == {"red": {"no regular file": 1}}
+
+
+def test_everything_is_used_or_counted(tmp_path):
+    draw_toys(tmp_path, {"train": 2, "eval": 1}, RED_GREEN)
+    files(tmp_path, "loose.png", "train/loose.png", "more/red/1.png")
+    files(tmp_path, "readme.md", "eval/red/a.json", "eval/.DS_Store", content=b"words")
+    found = load_folder(tmp_path)
+    counted = sum(sum(counts.values()) for counts in found.passed_over.values())
+    assert len(found) + counted == sum(path.is_file() for path in tmp_path.rglob("*"))
 
 
 def expect(folder, *words):

@@ -32,5 +32,5 @@ def test_the_command_line_draws_lists_and_checks(tmp_path):
     damaged = next((folder / "eval" / "cat").iterdir())
     damaged.write_bytes(damaged.read_bytes()[:500])
     done = call("datasets", "check", folder)
-    assert done.returncode == 1 and f"damaged: {damaged}" in done.stdout
+    assert done.returncode == 1 and f"damaged: eval/cat/{damaged.name}" in done.stdout
     assert call("datasets", "check", tmp_path / "nowhere").returncode == 2

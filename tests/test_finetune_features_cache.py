@@ -12,12 +12,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import RED_GREEN, TOY_RECORD, TOY_SPEC, draw_toy, draw_toys
+from PIL import Image
 
 from datasets.base import InputError
 from datasets.folder import find_pictures, load_folder
 from datasets.image import load_images, normalise
 from datasets.split import make_split
-from finetune.features.cache import extract, usable_split, write_views
+from finetune.features.cache import extract, write_views
 from finetune.features.compute import CHUNK_ROWS
 from finetune.features.store import replace_file
 
@@ -241,16 +242,43 @@ def test_views_have_the_known_names(tmp_path, cache):
     assert load_folder(data.root).classes == data.classes  # the views are not taken for a class
 
 
-def test_a_class_without_readable_pictures(tmp_path, cache):
-    data = load_folder(draw_toys(tmp_path / "pictures", {"train": 3, "eval": 2}, RED_GREEN))
-    for path in (data.root / "eval" / "red").iterdir():
-        path.write_bytes(b"damaged")
-    with pytest.raises(InputError, match="no picture of the class 'red' in the eval part can be read"):
-        usable_split(data, run(data.paths, cache), make_split(data, 0.2, 0.2, seed=1))
+def test_a_file_that_cannot_be_read_is_a_fault_of_the_machine(pictures, cache, monkeypatch):
+    opened = Path.open
+
+    def refuse(self, *arguments, **options):
+        if self == pictures[3]:
+            raise PermissionError(13, "Permission denied", str(self))
+        return opened(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(InputError, match=r"cannot be read \(Permission denied\): a fault of its rights"):
+        run(pictures, cache)
 
 
-def test_a_picture_in_train_and_eval_is_reported(tmp_path, cache, caplog):
-    data = load_folder(draw_toys(tmp_path / "pictures", {"train": 3, "eval": 2}, RED_GREEN))
-    shutil.copy(data.paths[0], data.paths[-1])
-    usable_split(data, run(data.paths, cache), make_split(data, 0.1, 0.2, seed=1))
-    assert "1 evaluation picture(s) are also among the training pictures" in caplog.text
+def test_a_vanished_folder_is_a_fault_and_a_removed_file_is_not(pictures, cache, tmp_path):
+    pictures[3].unlink()
+    found = run(pictures, cache)
+    assert found.damaged == {str(pictures[3]): "not there any more"} and not found.readable[3]
+    shutil.rmtree(pictures[3].parent)
+    with pytest.raises(InputError, match="a fault of its rights, the disk or the network"):
+        run(pictures, cache)
+
+
+def test_too_little_memory_stops_the_run_and_keeps_what_is_computed(pictures, cache):
+    class Hungry(CountingEngine):
+        def __call__(self, images):
+            if self.pictures >= 8:
+                raise MemoryError
+            return super().__call__(images)
+
+    with pytest.raises(MemoryError):
+        run(pictures, cache, Hungry())
+    assert run(pictures, cache).computed <= 12
+
+
+def test_what_is_odd_about_a_picture_is_known_from_the_cache_too(pictures, cache):
+    Image.new("RGB", (40, 40), "white").save(pictures[5])
+    Image.fromarray(np.tile(np.arange(8, dtype=np.uint8), (40, 5))).save(pictures[7])
+    first, second = run(pictures, cache), run(pictures[::-1], cache)
+    assert first.tones == {5: "one flat tone", 7: "less than a sixteenth of the range of brightness"}
+    assert second.computed == 0 and second.tones == {14: first.tones[5], 12: first.tones[7]}

@@ -19,9 +19,8 @@ def digest(path):
 def reads(monkeypatch):
     """The files whose content was hashed."""
     seen = []
-    monkeypatch.setattr(
-        digests, "hashlib", SimpleNamespace(sha256=lambda content: seen.append(content) or hashlib.sha256(content))
-    )
+    original = digests.sha256_of
+    monkeypatch.setattr(digests, "sha256_of", lambda file: seen.append(file.name) or original(file))
     return seen
 
 
@@ -130,13 +129,16 @@ def test_the_margin_counts_from_the_newest_time(tmp_path, monkeypatch, reads, se
 def test_a_file_written_while_it_is_read_is_not_remembered(tmp_path, monkeypatch, much_later):
     (path,) = files_in(tmp_path, 1)
 
-    def sha256(content):
+    original = digests.sha256_of
+
+    def sha256_of(file):
+        found = original(file)
         time.sleep(0.02)
         path.write_bytes(b"x" * 1000)
-        return hashlib.sha256(content)
+        return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(digests, "hashlib", SimpleNamespace(sha256=sha256))
+        patch.setattr(digests, "sha256_of", sha256_of)
         hash_files([path], tmp_path, threads=1)
     assert hash_files([path], tmp_path, threads=1)[0] == [digest(path)]
 

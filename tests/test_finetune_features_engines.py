@@ -14,6 +14,7 @@ from conftest import CHECKOUT, REAL_WEIGHTS, SHARED, TOY_RECORD, call, needs_rea
 from openvino import opset13 as opset
 
 from datasets.base import InputError
+from datasets.decoding.decode import whole
 from datasets.drawn.sample import draw_picture
 from datasets.image import fitted, load_images
 from finetune import device
@@ -269,7 +270,7 @@ def in_f32(core, model, images):
 
 def drawn(backbone):
     """Other pictures than those by which the weights are rounded."""
-    return np.stack([fitted(draw_picture("cat", 1, i), backbone.record.image) for i in range(8)])
+    return np.stack([fitted(whole(draw_picture("cat", 1, i)), backbone.record.image) for i in range(8)])
 
 
 def test_rounded_weights_are_closer_than_the_nearest_ones():

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from datasets.base import InputError
-from datasets.image import read
+from datasets.decoding.decode import decode
 from export.serving.model import Served
 from export.serving.refusal import Refusal
 from finetune.evaluation.calibrate import temper
@@ -58,7 +58,7 @@ class Card:
         if not 0 <= number < len(self.mistakes[:MISTAKES]):
             raise Refusal(404, "not_found", "There is no such picture.")
         try:
-            picture = read(self.mistakes[number]["path"].read_bytes())
+            picture = decode(self.mistakes[number]["path"].read_bytes(), THUMBNAIL).picture
         except Exception as error:  # gone, or no picture any more
             raise Refusal(404, "not_found", "This picture is not where it was any more.") from error
         picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)

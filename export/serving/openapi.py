@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from datasets.decoding.formats import KNOWN_AS
 from export.serving.guard import UPLOAD_BYTES
-from export.serving.uploads import FORMATS, PICTURES
+from export.serving.uploads import PICTURES
 
 NUMBER = {"type": "number", "minimum": 0, "maximum": 1}
 ERROR = {
@@ -80,7 +81,7 @@ def description(name: str) -> dict:
         "paths": {
             "/predict": {
                 "post": {
-                    "summary": f"Classify 1 to {PICTURES} pictures ({', '.join(FORMATS)}).",
+                    "summary": f"Classify 1 to {PICTURES} pictures ({KNOWN_AS}).",
                     "description": "One answer a picture, in order. A picture that cannot be used has an error in its "
                     "place; where none can be used, the whole answer is the first one's error.",
                     "parameters": [maps],

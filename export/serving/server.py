@@ -26,7 +26,7 @@ from export.serving.guard import READ_SECONDS, UPLOAD_BYTES, Guard, PatientProto
 from export.serving.model import Served, open_served
 from export.serving.openapi import description
 from export.serving.refusal import Json, Refusal
-from export.serving.uploads import PICTURES, PIXELS, Prepared, prepare, uploaded
+from export.serving.uploads import PICTURES, Prepared, prepare, uploaded
 from finetune.evaluation.calibrate import temper
 
 WAITING = 128  # pictures that were accepted and have no answer yet
@@ -45,7 +45,7 @@ class Application:
 
     def __init__(self, served: Served, host: str):
         self.served = served
-        self.card = Card(served, limits={"pictures": PICTURES, "bytes": UPLOAD_BYTES, "pixels": PIXELS})
+        self.card = Card(served, limits={"pictures": PICTURES, "bytes": UPLOAD_BYTES})
         self.accepted = 0
         routes = [
             Route("/predict", self.predict, methods=["POST"]),

@@ -1,28 +1,24 @@
 """What clients send, on its way to the network: the form, then each picture, nothing trusted.
 
-A picture's size and kind are read from its header before anything is decoded.
+What is a picture, and how large it may be, `datasets.decoding` says, as it does in training.
 """
 
 from __future__ import annotations
 
-import io
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
-from datasets.image import DamagedPicture, ImageSpec, fitted, read
+from datasets.decoding.decode import decode
+from datasets.decoding.formats import DamagedPicture
+from datasets.image import ImageSpec, enough_for, fitted
 from export.serving.refusal import Refusal
 from export.writers.class_maps import seen_box
 
 PICTURES = 16  # in one request
-# What training reads, and no format that starts another program or loads from elsewhere, as EPS and WMF do.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-PIXELS = 50_000_000  # a telephone's largest photographs
-# Pictures with transparency or with more than 8 bits are converted, which takes four times the memory.
-PLAIN_MODES = ("1", "L", "P", "RGB", "YCbCr", "CMYK")
+STATUS = {"not_a_picture": 415, "too_many_pixels": 413}  # the others are 422
 NAME_LETTERS = 200
 
 
@@ -60,34 +56,14 @@ def prepare(content: bytes, spec: ImageSpec) -> Prepared:
     """Decode one picture. Runs in a thread; Pillow lets others run meanwhile.
 
     Raises:
-        Refusal: no picture, too large, or damaged.
+        Refusal: no picture, too large, too much work, or damaged; or too little memory here.
     """
-    check(content)
     try:
-        picture = read(content)
-        image = fitted(picture, spec)
-    except (DamagedPicture, MemoryError) as error:
-        raise Refusal(422, "damaged", "The picture is damaged or not complete.") from error
-    return Prepared(image, seen_box(*picture.size, spec), picture.size)
-
-
-def check(content: bytes) -> None:
-    """Refuse by what the header says."""
-    if not content:
-        raise Refusal(422, "empty", "The file is empty.")
-    try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
-            width, height = picture.size
-            pixels = width * height * (1 if picture.mode in PLAIN_MODES else 4)
-    except Image.DecompressionBombError:
-        pixels = PIXELS + 1
-    except Exception as error:  # Pillow's header readers raise nearly any type on damaged bytes
-        raise Refusal(
-            415, "not_a_picture", f"Not a picture in a known format. Known are {', '.join(FORMATS)}."
-        ) from error
-    if pixels > PIXELS:
-        raise Refusal(
-            413,
-            "too_many_pixels",
-            f"Too many pixels. Allowed are {PIXELS // 1_000_000} million, a quarter with transparency or 16 bits.",
-        )
+        decoded = decode(content, enough_for(spec))
+        image = fitted(decoded, spec)
+    except DamagedPicture as error:
+        message = str(error)
+        raise Refusal(STATUS.get(error.kind, 422), error.kind, f"{message[:1].upper()}{message[1:]}.") from error
+    except MemoryError as error:
+        raise Refusal(503, "no_memory", "The server has too little memory for this picture now. Try again.") from error
+    return Prepared(image, seen_box(*decoded.size, spec), decoded.size)

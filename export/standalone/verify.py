@@ -26,7 +26,8 @@ from bundle import (
     read_manifest,
     runnable,
 )
-from preprocessing import DamagedPicture, normalise, to_array
+from decoding.formats import DamagedPicture
+from preprocessing import normalise, to_array
 
 # Two versions of Pillow decode the same JPEG file a little differently: 1 level of 0..255 at most and 0.12 on
 # average between 11.3 and 13.0. Another size, crop, filter or order of colours moves pixels by much more.

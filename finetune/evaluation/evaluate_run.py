@@ -54,7 +54,10 @@ def show(run: Path, dataset_path: str | None, config: Config, device: Device) ->
         "%d pictures: accuracy %.1f %%, 95 %% interval %.1f .. %.1f %%, loss %.4f",
         *(metrics["pictures"], 100 * metrics["accuracy"], 100 * low, 100 * high, metrics["loss"]),
     )
-    for name, row in metrics["per_class"].items():
+    present = {name: row for name, row in metrics["per_class"].items() if row["pictures"]}
+    if len(present) < len(trained.classes):
+        log.info("no pictures of: %s", ", ".join(name for name in trained.classes if name not in present))
+    for name, row in present.items():
         log.info(
             "  %-20s %4d pictures, recall %5.1f %%, precision %5.1f %%",
             name,
@@ -72,7 +75,7 @@ def _pictures(
     if dataset_path is None:
         labels = [split["classes"].index(name) for name in split["eval"].values()]
         return evaluation_pictures(run), np.array(labels, np.int32)
-    dataset = load(dataset_path, cache_dir)
+    dataset = load(dataset_path, cache_dir, least_classes=1)
     unknown = sorted(set(dataset.classes) - set(split["classes"]))
     if unknown:
         raise InputError(

@@ -18,7 +18,9 @@ from matplotlib import font_manager
 from matplotlib.figure import Figure
 from PIL import Image
 
-from datasets.image import DamagedPicture, read, to_rgb
+from datasets.decoding.decode import decode
+from datasets.decoding.formats import DamagedPicture
+from datasets.decoding.values import to_rgb
 from finetune.evaluation.summary import ROWS, trained
 from finetune.run_folder import evaluation_pictures, read_json
 
@@ -159,7 +161,7 @@ def _square(source: Path | np.ndarray, side: int = 220) -> np.ndarray:
         if isinstance(source, np.ndarray):
             picture = to_rgb(Image.fromarray(source.squeeze(-1) if source.shape[-1] == 1 else source))
         else:
-            picture = read(source.read_bytes())
+            picture = decode(source.read_bytes(), side).picture
     except (OSError, DamagedPicture):
         return np.full((side, side, 3), 200, np.uint8)
     short = min(picture.size)
@@ -189,6 +191,7 @@ th:first-child, td:first-child { text-align: left; } tr { border-bottom: 1px sol
 img.row { min-width: 48rem; }
 """
 
+LINES = 50  # of a list
 CAPTIONS = {
     "before_after": "The same evaluation pictures before and after",
     "curves": "Training",
@@ -214,14 +217,35 @@ def _page(run: Path, metrics: dict, figures: Sequence[str]) -> str:
         image = f'<img class="{kind}" alt="{caption}" src="data:image/png;base64,{data}">'
         sections.append(f'<h2>{caption}</h2><div class="scroll">{image}</div>')
     sections.append(_accuracy_table(metrics) + _class_table(after))
-    if metrics["damaged"]:
-        items = "".join(f"<li>{html.escape(path)}: {html.escape(why)}</li>" for path, why in metrics["damaged"].items())
-        sections.append(f"<h2>Damaged pictures, left out</h2><ul>{items}</ul>")
+    sections += [_list(title, lines) for title, lines in _findings(metrics).items() if lines]
     title = html.escape(f"{run.resolve().name}: {100 * after['accuracy']:.1f} %")
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>{title}</title><style>{STYLE}</style><body>{''.join(sections)}</body></html>\n"
     )
+
+
+def _findings(metrics: dict) -> dict[str, list[str]]:
+    """What there is to say of the pictures: heading -> lines. Runs of earlier versions know the damaged ones only."""
+    return {
+        "Damaged pictures, left out": [f"{path}: {why}" for path, why in metrics["damaged"].items()],
+        "Passed over": [
+            f"{place}: {', '.join(f'{count} {what}' for what, count in counts.items())}"
+            for place, counts in metrics.get("passed_over", {}).items()
+        ],
+        "Odd pictures": [
+            f"{name}: {count} pictures show {tone}"
+            for name, tones in metrics.get("tones", {}).items()
+            for tone, count in tones.items()
+        ],
+        "One picture under two labels": [" and ".join(pair) for pair in metrics.get("two_labels", [])],
+        "Evaluation pictures that also train": [" is also ".join(pair[::-1]) for pair in metrics.get("both_parts", [])],
+    }
+
+
+def _list(title: str, lines: list[str]) -> str:
+    shown = [*lines[:LINES], f"... and {len(lines) - LINES} more: metrics.json"] if len(lines) > LINES else lines
+    return f"<h2>{title}</h2><ul>{''.join(f'<li>{html.escape(line)}</li>' for line in shown)}</ul>"
 
 
 def _accuracy_table(metrics: dict) -> str:

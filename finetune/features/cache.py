@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from datasets.base import Dataset, InputError, Split
+from datasets.base import Dataset, Split
 from datasets.folder import VIEWS_FOLDER
 from datasets.image import PIPELINE_VERSION, ImageSpec
-from datasets.split import keep
 from finetune.features.compute import compute
 from finetune.features.digests import hash_files
 from finetune.features.store import FeatureStore, StoredRows, replace_file
@@ -42,6 +41,7 @@ class Features:
     keys: list  # N sha256 digests of the files
     readable: np.ndarray  # bool (N,)
     damaged: dict[str, str]  # path -> reason
+    tones: dict[int, str]  # row -> what is odd about the picture, of few
     computed: int  # pictures that went through the backbone now
     seconds: float  # spent on those
 
@@ -65,10 +65,15 @@ def extract(
         computed = compute(missing, paths, keys, spec, engine, store, damaged, threads)
         seconds = time.perf_counter() - started
         index = store.read_index()
+    rate = f", {computed / seconds:.1f} images/s" if computed else ""
+    log.info("features: %d computed in %.1f s%s; the others cached", computed, seconds, rate)
     readable = np.array([key in index for key in keys], dtype=bool)
     unreadable = {row: damaged.get(keys[row], "cannot be read") for row in np.flatnonzero(~readable)}
     rows = StoredRows([index.get(key) for key in keys])
-    return Features(rows, keys, readable, {str(paths[r]): why for r, why in unreadable.items()}, computed, seconds)
+    damaged = {str(paths[row]): reason for row, reason in unreadable.items()}
+    odd = store.read_tones()
+    tones = {row: odd[key] for row, key in enumerate(keys) if key in odd and readable[row]}
+    return Features(rows, keys, readable, damaged, tones, computed, seconds)
 
 
 def store_facts(spec: ImageSpec, weights_digest: str, numeric_class: str) -> dict:
@@ -89,43 +94,6 @@ def first_of_each(keys: Sequence) -> list[int]:
         if isinstance(key, bytes):
             first.setdefault(key, row)
     return list(first.values())
-
-
-def usable_split(dataset: Dataset, features: Features, split: Split) -> Split:
-    """The split without the pictures that cannot be read. Says what is left out, and what looks wrong.
-
-    Raises:
-        InputError: a class has no readable picture left.
-    """
-    rate = f", {features.computed / features.seconds:.1f} images/s" if features.computed else ""
-    if features.rows.ndim == 2:  # pixels, which are no features of a backbone, have more
-        log.info("features: %d computed in %.1f s%s; the others cached", features.computed, features.seconds, rate)
-    for path, reason in features.damaged.items():
-        log.warning("left out: %s: %s", path, reason)
-    if features.damaged:
-        log.warning("%d damaged picture(s) left out of %d", len(features.damaged), len(dataset))
-    split = keep(split, features.readable)
-    check_every_class(dataset, split)
-    warn_of_leaks(features, split)
-    return split
-
-
-def check_every_class(dataset: Dataset, split: Split) -> None:
-    for part, rows in (("train", split.train), ("eval", split.eval)):
-        counts = np.bincount(dataset.labels[rows], minlength=len(dataset.classes))
-        for name in np.array(dataset.classes)[counts == 0]:
-            raise InputError(
-                f"{dataset.root}: no picture of the class {name!r} in the {part} part can be read. "
-                "Replace the damaged files listed above."
-            )
-
-
-def warn_of_leaks(features: Features, split: Split) -> None:
-    """The same bytes in training and evaluation make the accuracy look better than it is."""
-    seen = {features.keys[row] for rows in (split.train, split.valid) for row in rows}
-    common = sum(features.keys[row] in seen for row in split.eval)
-    if common:
-        log.warning("%d evaluation picture(s) are also among the training pictures: the accuracy is too high", common)
 
 
 def write_views(dataset: Dataset, features: Features, split: Split) -> None:

@@ -16,8 +16,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from datasets.image import DamagedPicture, ImageSpec, to_array
+from datasets.decoding.decode import read_file
+from datasets.decoding.formats import DamagedPicture
+from datasets.image import ImageSpec, odd_tone, to_array
 from datasets.progress import Progress
+from finetune.features.digests import gone
 
 if TYPE_CHECKING:
     from finetune.features.engines.mindspore import MindSporeEngine
@@ -45,24 +48,28 @@ def compute(
         good, images = [], []
         for row in batch:
             try:
-                content = Path(paths[row]).read_bytes()
+                content = read_file(Path(paths[row]))
                 keys[row] = hashlib.sha256(content).digest()  # it may differ by now from the one looked up
                 images.append(to_array(content, spec))
                 good.append(keys[row])
-            except (DamagedPicture, OSError) as error:
+            except DamagedPicture as error:
                 damaged[keys[row]] = str(error)
+            except OSError as error:
+                damaged[keys[row]] = gone(paths[row], error)
+        tones.update({key: tone for key, image in zip(good, images) if (tone := odd_tone(image))})
         if images:
             chunks.add(good, engine(np.stack(images)))
         return len(batch)
 
     batches = (rows[start : start + engine.batch_size] for start in range(0, len(rows), engine.batch_size))
-    chunks = Chunks(store)
+    chunks, tones = Chunks(store), {}
     try:
         with Progress("features", len(rows), "pictures") as progress, ThreadPoolExecutor(threads + 1) as pool:
             for count in in_order(pool, take, batches, ahead=2 * (threads + 1)):
                 progress.update(count)
     finally:  # also on Ctrl-C: what is computed is kept
         chunks.write()
+        store.write_tones(tones)
     return chunks.rows_written
 
 

@@ -16,20 +16,27 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
+from datasets.base import cannot_read
 from finetune.features.store import replace_file
 
 # Coarsest clock of a file system in use is 2 s; more leaves room for a server whose clock is slow.
 SETTLED_SECONDS = 600
 HAS_CHANGE_TIME = os.name == "posix"
+PIECE_BYTES = 1 << 22
 MOST_REMEMBERED = 1_000_000  # files; the least recently seen are forgotten first
 RECORD = np.dtype([("stat", "V40"), ("sha256", "V32")])
 
 
 def hash_files(paths: Sequence[Path], cache_dir: Path, threads: int) -> tuple[list, dict]:
-    """(N keys, {key: reason}). A file that cannot be read gets a key of its own that no row has."""
+    """(N keys, {key: reason}). A file that was removed meanwhile gets a key of its own that no row has.
+
+    Raises:
+        InputError: a file cannot be read, which is a fault of the machine.
+    """
     memory = Memory(cache_dir / "files.npy")
     damaged = {}
 
@@ -37,13 +44,26 @@ def hash_files(paths: Sequence[Path], cache_dir: Path, threads: int) -> tuple[li
         try:
             return memory.digest(path)
         except OSError as error:
-            damaged[str(path)] = error.strerror or str(error)
+            damaged[str(path)] = gone(path, error)
             return str(path)
 
-    with ThreadPoolExecutor(threads) as pool:
-        keys = list(pool.map(key_of, paths))
-    memory.write()
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            keys = list(pool.map(key_of, paths))
+    finally:
+        memory.write()
     return keys, damaged
+
+
+def gone(path: Path, error: OSError) -> str:
+    """What to say of a file that was removed since it was found.
+
+    Raises:
+        InputError: it was not, or its folder is gone too: a fault of the machine.
+    """
+    if isinstance(error, FileNotFoundError) and Path(path).parent.is_dir():
+        return "not there any more"
+    raise cannot_read(path, error) from error
 
 
 class Memory:
@@ -67,7 +87,7 @@ class Memory:
             before = os.fstat(file.fileno())
             found = self.known.get(packed(before))
             if found is None:
-                found = hashlib.sha256(file.read()).digest()
+                found = sha256_of(file)
                 if not settled(before, now_ns) or packed(os.fstat(file.fileno())) != packed(before):
                     return found
                 self.learnt = True
@@ -81,6 +101,13 @@ class Memory:
         others = {stat: sha256 for stat, sha256 in self.known.items() if stat not in self.seen}
         records = [*others.items(), *self.seen.items()][-MOST_REMEMBERED:]
         replace_file(self.file, lambda f: np.save(f, np.array(records, dtype=RECORD)))
+
+
+def sha256_of(file: BinaryIO) -> bytes:
+    digest = hashlib.sha256()
+    while piece := file.read(PIECE_BYTES):
+        digest.update(piece)
+    return digest.digest()
 
 
 def packed(stat: os.stat_result) -> bytes:

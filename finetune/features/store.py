@@ -3,6 +3,7 @@
     <cache_dir>/features/<facts>/facts.json
     <cache_dir>/features/<facts>/<chunk>.features.npy     float32 (n, D)
     <cache_dir>/features/<facts>/<chunk>.keys.npy         uint8 (n, 32), written last: marks it complete
+    <cache_dir>/features/<facts>/<chunk>.tones.json       {key: what is odd about the picture}, of few
 
 <facts> is the sha256 of everything beside the picture that decides its numbers. Files appear by rename
 and are never changed, so a killed run leaves only whole chunks, and two runs at once at worst compute
@@ -74,6 +75,23 @@ class FeatureStore:
                 continue
             index.update({key.tobytes(): (features_file, row) for row, key in enumerate(keys)})
         return index
+
+    def write_tones(self, tones: dict[bytes, str]) -> None:
+        """Remember what was odd about pictures, so that it is said when their rows come from the store, too."""
+        if tones:
+            text = json.dumps({key.hex(): tone for key, tone in sorted(tones.items())}).encode()
+            name = hashlib.sha256(text).hexdigest()[:32]
+            replace_file(self.folder / f"{name}.tones.json", lambda f: f.write(text))
+
+    def read_tones(self) -> dict[bytes, str]:
+        tones = {}
+        for file in sorted(self.folder.glob("*.tones.json")):
+            try:
+                tones.update({bytes.fromhex(key): str(tone) for key, tone in json.loads(file.read_bytes()).items()})
+            except (OSError, ValueError, AttributeError) as error:
+                log.warning("%s: damaged, removed (%s)", file, error)
+                file.unlink(missing_ok=True)
+        return tones
 
     def _remove_stale(self) -> None:
         for leftover in self.folder.glob("*.tmp"):

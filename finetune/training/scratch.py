@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from datasets.base import Dataset, InputError, Split
-from datasets.image import ImageSpec, from_pixels, load_images, normalise
+from datasets.decoding.decode import decode, read_file
+from datasets.decoding.formats import DamagedPicture, formats_for
+from datasets.image import ImageSpec, from_pixels, load_images, normalise, odd_tone
 from finetune.config import Config, ModelConfig
 from finetune.features.cache import Features
 from finetune.run_folder import PICTURES
@@ -20,25 +25,31 @@ ROWS_AT_ONCE = 4096
 DECIMALS = 4  # of mean and standard deviation: what a reader can compare
 
 
-def extract_pixels(dataset: Dataset, split: Split, config: ModelConfig) -> tuple[Features, ImageSpec]:
-    """Rows float32 (N, channels, H, W), normalised by the training rows' own mean and standard deviation.
+def read_pixels(dataset: Dataset, config: ModelConfig) -> Features:
+    """Rows uint8 (N, H, W, channels), as they are.
 
     Raises:
-        InputError: no training picture can be read.
+        InputError: the first picture cannot be read, or the size that is asked for is none.
     """
     images, damaged = read_images(dataset, config)
     readable = np.array([row not in damaged for row in range(len(dataset))])
-    usable = split.train[readable[split.train]]
-    if not len(usable):
-        raise InputError(f"{dataset.root}: none of the {len(split.train)} training pictures can be read.")
-    spec = spec_of(images, usable, dataset.strokes)
+    keys = [hashlib.sha256(image.tobytes()).digest() if good else None for image, good in zip(images, readable)]
+    reasons = {dataset.picture_name(row): reason for row, reason in damaged.items()}
+    tones = {}
+    if dataset.paths is not None:
+        tones = {row: tone for row in np.flatnonzero(readable) if (tone := odd_tone(images[row]))}
+    return Features(images, keys, readable, reasons, tones, computed=0, seconds=0.0)
+
+
+def normalise_pixels(found: Features, dataset: Dataset, split: Split) -> tuple[Features, ImageSpec]:
+    """Rows float32 (N, channels, H, W), normalised by the training rows' own mean and standard deviation."""
+    images = found.rows
+    spec = spec_of(images, split.train, dataset.strokes)
     rows = np.empty((len(images), spec.channels, *spec.size), np.float32)
     for start in range(0, len(images), ROWS_AT_ONCE):
         rows[start : start + ROWS_AT_ONCE] = normalise(images[start : start + ROWS_AT_ONCE], spec)
-    rows[~readable] = np.nan
-    keys = [hashlib.sha256(image.tobytes()).digest() if good else None for image, good in zip(images, readable)]
-    reasons = {dataset.picture_name(row): reason for row, reason in damaged.items()}
-    return Features(rows, keys, readable, reasons, computed=0, seconds=0.0), spec
+    rows[~found.readable] = np.nan
+    return replace(found, rows=rows), spec
 
 
 def read_images(dataset: Dataset, config: ModelConfig) -> tuple[np.ndarray, dict[int, str]]:
@@ -59,14 +70,28 @@ def shape_of(dataset: Dataset, config: ModelConfig) -> tuple[tuple[int, int], in
     if dataset.pixels is not None:
         size, channels = dataset.pixels.shape[1:3], 1 if dataset.pixels.ndim == 3 else 3
     else:
-        try:
-            with Image.open(dataset.paths[0]) as picture:
-                size, channels = (picture.height, picture.width), 1 if picture.mode in ("1", "L", "I;16") else 3
-        except OSError as error:
-            raise InputError(f"{dataset.paths[0]}: cannot be read ({error}). Replace or remove it.") from error
+        size, channels = shape_of_files(dataset.paths)
     if config.image_size and len(config.image_size) != 2:
         raise InputError(f"model.image_size must be two numbers, height and width, found {config.image_size}.")
     return tuple(config.image_size or size), channels
+
+
+def shape_of_files(paths: Sequence[Path]) -> tuple[tuple[int, int], int]:
+    """((H, W), channels) of the first file that can be read; 1 channel where it is stored in grey.
+
+    Raises:
+        InputError: none can be read.
+    """
+    for path in paths:
+        try:
+            content = read_file(path)
+            width, height = decode(content).size
+        except DamagedPicture:
+            continue
+        with Image.open(io.BytesIO(content), formats=formats_for(content)) as picture:
+            grey = picture.mode in ("1", "L", "I", "F") or picture.mode.startswith("I;16")
+        return (height, width), 1 if grey else 3
+    raise InputError(f"{paths[0].parent.parent}: none of the {len(paths)} pictures can be read.")
 
 
 def spec_of(images: np.ndarray, rows: np.ndarray, strokes: int) -> ImageSpec:

@@ -22,6 +22,7 @@ import openvino
 from numpy.lib.stride_tricks import sliding_window_view
 from openvino import opset13 as opset
 
+from datasets.decoding.decode import whole
 from datasets.drawn.sample import KINDS, draw_picture
 from datasets.image import ImageSpec, fitted
 
@@ -94,7 +95,7 @@ def give(node: openvino.Node, port: int, values: np.ndarray) -> None:
 
 def drawn_pictures(image: ImageSpec) -> np.ndarray:
     """uint8 (PICTURES, H, W, 3), as the network wants them."""
-    return np.stack([fitted(draw_picture(KINDS[i % len(KINDS)], 0, i), image) for i in range(PICTURES)])
+    return np.stack([fitted(whole(draw_picture(KINDS[i % len(KINDS)], 0, i)), image) for i in range(PICTURES)])
 
 
 def find_convolutions(model: openvino.Model) -> list[openvino.Node]:

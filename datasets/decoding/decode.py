@@ -1,0 +1,200 @@
+"""A file's bytes -> an upright picture in RGB, within limits that are the same for everybody.
+
+    decode(content, enough=256)     a picture with a short side of at least twice `enough`, or as large as it is
+
+`check`, training, prediction, a bundle's own scripts and the page come through here, so that a file gets the same
+verdict and the same pixels everywhere. Of several frames or pages the first counts that is not all of one colour, of
+the first 16; else the very first. A fault of the machine, as too little memory, is raised as what it is and never as a
+damaged picture.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import threading
+import time
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from datasets.decoding.formats import FORMATS, KNOWN_AS, DamagedPicture, formats_for, looks_like_a_picture
+from datasets.decoding.mend import APP14, END, NOISE, has_more_scans, held_whole, mend, without_applications
+from datasets.decoding.values import KEPT, to_rgb
+
+LARGEST_FILE = 512 * 2**20  # bytes
+JPEG_HELD = 96  # millions of pixels of a JPEG in several scans: all its coefficients are kept
+SCANS = 100  # of a JPEG; encoders write up to 20, and each may cost the work of a whole picture
+SECONDS = 20.0  # of decoding
+FRAMES = 16
+TURN_BYTES = 64 * 2**20  # pictures that need more are decoded one after the other
+TRANSPOSE = {  # EXIF orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+ORIENTATION = 274  # tag of EXIF
+
+# Our limits stand above, and are looked at before anything is decoded.
+Image.MAX_IMAGE_PIXELS = None
+# Pillow warns of odd EXIF blocks, but the pixels are what counts. Set once, because decoding is threaded and
+# warnings.catch_warnings is not safe there.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+_turns = threading.Lock()
+
+
+class Decoded(NamedTuple):
+    picture: Image.Image  # RGB, upright, perhaps smaller than in the file
+    size: tuple[int, int]  # width, height in the file, upright
+    box: tuple[float, float, float, float]  # left, upper, right, lower of what the file shows, in pixels of `picture`:
+    # where it was reduced, the last row and column may be filled in part only
+
+
+def whole(picture: Image.Image) -> Decoded:
+    """A picture in RGB that did not come from a file."""
+    return Decoded(picture, picture.size, (0, 0, *picture.size))
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a file, if they are not too many.
+
+    Raises:
+        DamagedPicture: they are.
+        OSError: a fault of the machine.
+    """
+    with path.open("rb") as file:
+        return file.read(LARGEST_FILE + 1)  # `decode` refuses one byte too many
+
+
+def decode(content: bytes, enough: int | None = None) -> Decoded:
+    """Raises DamagedPicture: empty, not whole, of an unknown format, or beyond the limits above."""
+    if not content:
+        raise DamagedPicture("the file is empty", DamagedPicture.EMPTY)
+    if len(content) > LARGEST_FILE:
+        message = f"too large: a file may have {LARGEST_FILE >> 20} MiB"
+        raise DamagedPicture(message, DamagedPicture.TOO_LARGE)
+    formats = formats_for(content)
+    try:
+        return _decode(content, formats, enough)
+    except (DamagedPicture, MemoryError):
+        raise
+    except Exception as error:  # Pillow's decoders raise nearly any type on damaged bytes
+        for mended in mend(content, END if _lacks_only_its_end(content) else b""):
+            try:
+                return _decode(mended, formats, enough)
+            except (DamagedPicture, MemoryError):
+                raise
+            except Exception:
+                continue
+        raise DamagedPicture(f"damaged or not complete ({error})") from error
+
+
+def _lacks_only_its_end(content: bytes) -> bool:
+    """Whether a JPEG without its end mark is whole: decoded with noise behind it, it is the same as without. Where
+    rows are missing, the noise becomes pixels."""
+    if not content.startswith(b"\xff\xd8") or content.rstrip(b"\0").endswith(END):
+        return False
+    plain = without_applications(content, (APP14,)).rstrip(b"\xff")
+    try:
+        first, second = (_decode(plain + noise + END, ["JPEG"], 128).picture for noise in (b"", NOISE))
+    except (DamagedPicture, MemoryError):
+        raise
+    except Exception:
+        return False
+    return first == second
+
+
+class Patient(io.BytesIO):
+    """A file that is not read any more when its time is over: a decoder asks for its bytes piece by piece."""
+
+    def __init__(self, content: bytes):
+        super().__init__(content)
+        self.until = time.monotonic() + SECONDS
+
+    def read(self, size: int | None = -1) -> bytes:
+        if time.monotonic() > self.until:
+            message = f"too much work: not decoded after {SECONDS:.0f} seconds; save it anew"
+            raise DamagedPicture(message, DamagedPicture.TOO_MUCH_WORK)
+        return super().read(size)
+
+
+def _decode(content: bytes, formats: list[str], enough: int | None) -> Decoded:
+    file = Patient(content)
+    try:
+        picture = Image.open(file, formats=formats)
+    except Image.UnidentifiedImageError as error:
+        start = re.sub(rb"[^ -~]", b".", content[:12]).decode()
+        if looks_like_a_picture(content[:16]):
+            raise ValueError(f"its head cannot be read, it begins with {start!r}") from error
+        message = f"not a picture in a known format, which are {KNOWN_AS}; it begins with {start!r}"
+        raise DamagedPicture(message, DamagedPicture.NO_PICTURE) from error
+    size = picture.size
+    needed = _check_limits(picture, content)
+    if enough and picture.format in ("JPEG", "MPO"):
+        picture.draft(None, (KEPT * enough, KEPT * enough))  # libjpeg leaves out what a smaller scale does not show
+    needed += picture.width * picture.height * (2 if picture.mode.startswith("I;16") else 4)
+    with _turns if needed > TURN_BYTES else contextlib.nullcontext():
+        file.until = time.monotonic() + SECONDS
+        return _first_that_shows(picture, size, enough)
+
+
+def _check_limits(picture: Image.Image, content: bytes) -> int:
+    """Bytes that the decoder keeps beside the pixels. Raises DamagedPicture where a limit is passed."""
+    name = "JPEG" if picture.format == "MPO" else picture.format
+    pixels, most, kept = picture.width * picture.height, FORMATS[name][1], 0
+    if name == "JPEG" and held_whole(content):
+        most, kept = JPEG_HELD, 6 * pixels  # three channels of two bytes
+    if pixels > most * 10**6:
+        raise DamagedPicture(
+            f"too large: {picture.width} x {picture.height} are {pixels / 1e6:.0f} megapixels, and a {name} "
+            f"{'in several scans ' if kept else ''}may have {most}; save it smaller",
+            DamagedPicture.TOO_LARGE,
+        )
+    if name == "JPEG" and has_more_scans(content, SCANS):
+        message = f"too much work: a JPEG in more than {SCANS} scans, each as much as a picture; save it anew"
+        raise DamagedPicture(message, DamagedPicture.TOO_MUCH_WORK)
+    return kept
+
+
+def _first_that_shows(picture: Image.Image, size: tuple[int, int], enough: int | None) -> Decoded:
+    """Load the frame or page that counts, see the top. `size`: of the first one in the file."""
+    frames = FRAMES if picture.format != "MPO" and getattr(picture, "is_animated", False) else 1
+    for number in range(frames if frames > 1 else 0):
+        try:
+            picture.seek(number)
+        except EOFError:
+            break
+        _check_limits(picture, b"")
+        picture.load()
+        shown = to_rgb(picture, enough)
+        if any(low != high for low, high in shown.getextrema()):
+            return _upright(shown, picture, picture.size if number else size)
+    if frames > 1:
+        picture.seek(0)
+    picture.load()
+    return _upright(to_rgb(picture, enough, show_hidden=True), picture, size)
+
+
+def _upright(shown: Image.Image, picture: Image.Image, size: tuple[int, int]) -> Decoded:
+    """Turned as the file says, if it does. `size`: in the file, of which `shown` may be a reduction."""
+    factor = max(round(side / small) for side, small in zip(size, shown.size))
+    right, lower = (side / factor for side in size)
+    try:
+        orientation = picture.getexif().get(ORIENTATION, 1)
+    except Exception:  # an unreadable EXIF block says nothing about the orientation
+        orientation = 1
+    if not isinstance(orientation, int) or orientation not in TRANSPOSE:
+        return Decoded(shown, size, (0, 0, right, lower))
+    turned = shown.transpose(TRANSPOSE[orientation])
+    if orientation > 4:  # a quarter turn, with a flip or without
+        size, right, lower = size[::-1], lower, right
+    left = turned.width - right if orientation in (2, 3, 6, 7) else 0
+    upper = turned.height - lower if orientation in (3, 4, 7, 8) else 0
+    return Decoded(turned, size, (left, upper, left + right, upper + lower))
