@@ -17,9 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageOps
 
 from datasets.folder import find_pictures
-from datasets.image import ImageSpec, load_images, normalise
+from datasets.image import ImageSpec, centre_crop, load_images, normalise
 
 FORWARD_PICTURES = 96
 
@@ -32,6 +33,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--place", type=Path, required=True, help="folder with weights.npz, weights.json, weights.onnx")
     parser.add_argument("--pictures", type=int, default=400)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--decoding", choices=["ours", "usual"], default="ours", help="usual: the whole picture")
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--precision", default="f32")
     return parser.parse_args()
@@ -52,16 +54,34 @@ def image_spec(facts: dict) -> ImageSpec:
     return ImageSpec.from_dict(facts["image"])
 
 
-def batches_decoded_ahead(paths: list[Path], spec: ImageSpec, size: int, threads: int) -> Iterator[np.ndarray]:
+def load_usual(paths: list[Path], spec: ImageSpec) -> tuple[np.ndarray, dict]:
+    """As everybody does it with Pillow: decode the whole picture, resize, crop."""
+    images = []
+    for path in paths:
+        with Image.open(path) as picture:
+            upright = ImageOps.exif_transpose(picture).convert("RGB")
+        scale = spec.resize / min(upright.size)
+        resized = upright.resize([round(side * scale) for side in upright.size], Image.Resampling.BILINEAR)
+        images.append(np.asarray(centre_crop(resized, spec)))
+    return np.stack(images), {}
+
+
+def loader(given: argparse.Namespace) -> Callable:
+    return load_usual if given.decoding == "usual" else load_images
+
+
+def batches_decoded_ahead(
+    paths: list[Path], spec: ImageSpec, size: int, threads: int, load: Callable = load_images
+) -> Iterator[np.ndarray]:
     """Normalised batches; a pool decodes the next ones meanwhile."""
     with ThreadPoolExecutor(threads) as pool:
         groups = [paths[start : start + size] for start in range(0, len(paths), size)]
-        decoded = [pool.submit(load_images, group, spec) for group in groups[:4]]
+        decoded = [pool.submit(load, group, spec) for group in groups[:4]]
         for i in range(len(groups)):
             images, _ = decoded[i].result()
             decoded[i] = None
             if i + 4 < len(groups):
-                decoded.append(pool.submit(load_images, groups[i + 4], spec))
+                decoded.append(pool.submit(load, groups[i + 4], spec))
             yield normalise(images, spec)
 
 

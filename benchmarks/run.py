@@ -22,8 +22,9 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageOps
 
-from benchmarks.tables import extraction_table, growth_table, head_table, machine, whole_table
+from benchmarks.tables import extraction_table, growth_table, head_table, machine, telephone_table, whole_table
 from datasets.folder import load_folder
 
 OURS = "benchmarks.ours"
@@ -42,6 +43,8 @@ HEAD = {
     "PyTorch": ("benchmarks.peers.pytorch", "--task", "head"),
     "scikit-learn LogisticRegression": ("benchmarks.peers.scikit_learn", "--task", "head"),
 }
+TELEPHONE = {name: EXTRACTION[name] for name in ("ours, OpenVINO f32", "ONNX Runtime, plain loop", "PyTorch", "Keras")}
+TELEPHONE_PICTURES, TELEPHONE_SIZE = 200, (4000, 3000)
 HEAD_REPEATS = 3  # for each of the others: it takes a fraction of a second, and varies more
 GROWTH = (500, 1600, 5000, 20000)
 CHECKOUT = Path(__file__).parents[1]
@@ -65,6 +68,13 @@ def extraction(given: argparse.Namespace, inputs: list, place: Path) -> str:
     return extraction_table(runs, place)
 
 
+def telephone(given: argparse.Namespace, inputs: list, place: Path) -> str:
+    """Photographs of 12 megapixels; the others decode them as their users do."""
+    with photographs(Path(given.dataset_path), place / "telephone") as folder:
+        usual = [*inputs, "--dataset_path", folder, "--pictures", str(TELEPHONE_PICTURES), "--decoding", "usual"]
+        return telephone_table(in_turns(TELEPHONE, usual, given.repeats), place)
+
+
 def head(given: argparse.Namespace, inputs: list, place: Path) -> str:
     return head_table(in_turns(HEAD, inputs, HEAD_REPEATS * given.repeats))
 
@@ -77,7 +87,7 @@ def growth(given: argparse.Namespace, inputs: list, place: Path) -> str:
     return growth_table(growth_runs(given, place))
 
 
-PARTS = {"extract": extraction, "head": head, "whole": whole, "growth": growth}
+PARTS = {"extract": extraction, "telephone": telephone, "head": head, "whole": whole, "growth": growth}
 
 
 def arguments() -> argparse.Namespace:
@@ -146,6 +156,24 @@ def growth_runs(given: argparse.Namespace, place: Path) -> dict[int, dict]:
                                  given.pretrain_ckpt, "--cache_dir", place / f"grown{count}")  # fmt: skip
             print(f"growth {count}: {found[count]}", flush=True)
     return found
+
+
+@contextlib.contextmanager
+def photographs(root: Path, folder: Path):
+    """A folder of large JPEG files: those of `root` enlarged and given a sensor's noise."""
+    dataset = load_folder(root)
+    rng = np.random.default_rng(0)
+    for i, row in enumerate(rng.permutation(len(dataset))[:TELEPHONE_PICTURES]):
+        path = folder / "train" / dataset.classes[dataset.labels[row]] / f"{i:04d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(dataset.paths[row]) as picture:
+            large = np.asarray(ImageOps.fit(picture.convert("RGB"), TELEPHONE_SIZE, Image.Resampling.BICUBIC))
+        noise = rng.normal(0, 4, large.shape[:2]).astype(np.int16)[..., None]
+        Image.fromarray((large + noise).clip(0, 255).astype(np.uint8)).save(path, quality=92)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
 
 
 @contextlib.contextmanager

@@ -31,9 +31,12 @@ def main(arguments: list[str] | None = None) -> int:
     parsed = parse(arguments)
     try:
         return {"list": list_names, "fetch": fetch_source, "draw": draw, "check": check}[parsed.verb](parsed)
-    except (InputError, OSError) as error:
+    except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except (OSError, MemoryError) as error:
+        print(f"error: {error or 'There is too little memory.'}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from there.", file=sys.stderr)
         return 130

@@ -122,7 +122,7 @@ def finished(tmp_path_factory, toy_pictures, toy_backbone) -> subprocess.Complet
             "--epochs",
             8,
             "--set",
-            "train.learning_rate=0.05",
+            "train.learning_rate=0.002",
         ),
         *("--batch_size", 16, "--name", "toys", "--runs_dir", place / "runs", "--cache_dir", place / "cache"),
     )

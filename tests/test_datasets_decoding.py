@@ -49,6 +49,8 @@ SAME_COLOURS = {
     "jpeg with a short app0": 6,
     "jpeg with a short app14": 6,
     "jpeg with a short app2": 6,
+    "jpeg with nonsense between its segments": 6,
+    "png whose animation is broken": 0,
     "jpeg with nonsense as exif": 6,
     "two pictures of one camera": 6,
     "png": 0,
@@ -164,6 +166,8 @@ def test_the_first_frame_that_shows_anything_counts():
         white, first = Image.new("RGB", SIDE, "white"), COLOURS.convert("RGB")
         content = saved(white, kind, save_all=True, append_images=[white, first, other], lossless=True)
         assert np.array_equal(pixels(content), np.asarray(COLOURS)), kind
+    red, green = (Image.new("RGB", SIDE, name).quantize(2) for name in ("red", "green"))
+    assert pixels(saved(red, "PNG", save_all=True, append_images=[green]))[0, 0].tolist() == [255, 0, 0]
     nothing = saved(HIDDEN, "WEBP", save_all=True, append_images=[HIDDEN, HIDDEN], lossless=True)
     assert pixels(nothing).max() == 0  # the first one, with what it hides
 
@@ -203,7 +207,8 @@ def test_heic_is_read_where_its_reader_is(monkeypatch):
 
         Image.register_open("HEIF", opened, lambda start: start[4:8] == b"ftyp")
 
-    monkeypatch.setitem(Image.OPEN, "HEIF", None)  # taken back afterwards
+    monkeypatch.setattr(Image, "ID", Image.ID.copy())  # both are taken back afterwards
+    monkeypatch.setattr(Image, "OPEN", Image.OPEN.copy())
     monkeypatch.setitem(sys.modules, "pillow_heif", types.SimpleNamespace(register_heif_opener=register_heif_opener))
     assert decode(HEIC).size == SIDE
 

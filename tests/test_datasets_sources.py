@@ -1,7 +1,9 @@
 """The loaders, on tiny files made here and on the real ones where they are."""
 
 import gzip
+import shutil
 import struct
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -43,6 +45,36 @@ def test_mnist_packed_or_not(tmp_path, suffix):
     assert dataset.picture_name(6) == "eval/00006"
 
 
+def test_mnist_where_others_put_it(tmp_path):
+    plain = write_mnist(tmp_path / "plain", "")
+    for place in ("course/{part}/{name}", "torchvision/MNIST/raw/{name}", "raw/raw/{name}", "folders/{name}/{dotted}"):
+        for path in plain.iterdir():
+            part = "test" if path.name.startswith("t10k") else "train"
+            where = tmp_path / place.format(part=part, name=path.name, dotted=path.name.replace("-idx", ".idx"))
+            where.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, where)
+        assert len(load(str(tmp_path / place.split("/")[0]), tmp_path)) == 8
+
+
+@pytest.mark.parametrize("suffixes", [("", ".gz"), (".gz", "")], ids=["plain, called .gz", "packed, without suffix"])
+def test_the_content_decides_whether_it_is_packed(tmp_path, suffixes):
+    for path in list(write_mnist(tmp_path, suffixes[0]).iterdir()):
+        path.rename(path.with_name(path.name.removesuffix(".gz") + suffixes[1]))
+    assert len(mnist.load(tmp_path)) == 8
+
+
+def test_a_file_that_unpacks_to_much_costs_no_memory(tmp_path):
+    write_mnist(tmp_path)
+    head = struct.pack(">HBBI", 0, 8, 1, 3)
+    (tmp_path / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(head + bytes(200_000_000), 1))
+    tracemalloc.start()
+    with pytest.raises(InputError, match="more bytes of data"):
+        mnist.load(tmp_path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5_000_000
+
+
 def test_mnist_with_a_dot_before_idx(tmp_path):
     for path in list(write_mnist(tmp_path, "").iterdir()):
         path.rename(path.with_name(path.name.replace("-idx", ".idx")))
@@ -58,6 +90,10 @@ def test_mnist_with_a_dot_before_idx(tmp_path):
         (lambda f: write_idx(f / "train-images-idx3-ubyte.gz", np.zeros(4)), "with 3 axes"),
         (lambda f: (f / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(struct.pack(">HBBI", 0, 8, 1, 9))),
          "0 bytes of data"),
+        (lambda f: (f / "t10k-labels-idx1-ubyte.gz").write_bytes(b"<!DOCTYPE html><html>"), "a web page"),
+        (lambda f: write_idx(f / "t10k-labels-idx1-ubyte.gz", np.array([1, 11, 2])), "a label 11 in the t10k files"),
+        (lambda f: (f / "train-images-idx3-ubyte.gz").write_bytes(struct.pack(">HBB3I", 0, 8, 3, 1 << 31, 1 << 31, 4)),
+         "more than 256 MiB"),
     ],
 )  # fmt: skip
 def test_mnist_errors_name_the_file(tmp_path, spoil, words):

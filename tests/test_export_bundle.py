@@ -122,8 +122,8 @@ def test_the_scripts_import_numpy_pillow_and_a_runtime_only(run):
             elif isinstance(node, ast.ImportFrom):
                 names.add(node.module.split(".")[0])
     standard = (
-        "__future__ argparse collections contextlib csv dataclasses functools hashlib importlib io itertools json os "
-        "pathlib re struct sys threading time typing warnings zlib".split()
+        "__future__ argparse collections contextlib csv dataclasses functools hashlib importlib io itertools json "
+        "logging os pathlib re struct sys threading time typing warnings zlib".split()
     )
     own, of_some = ["bundle", "decoding", "preprocessing"], ["pillow_heif"]
     assert names.difference(standard, own, of_some) == {"numpy", "PIL", "mindspore", "onnxruntime"}

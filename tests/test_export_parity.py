@@ -88,7 +88,7 @@ def test_predict_from_the_mindir_alone_gives_what_was_evaluated(finished, toy_pi
     table = tmp_path / "out.csv"
     model = alone / "mobilenetv2.mindir"
     done = call("finetune", "predict", model, toy_pictures / "eval", bad, "--csv", table)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr  # something was left out
     assert f"left out: {bad}" in done.stderr
     with table.open(encoding="utf-8", newline="") as file:
         found = {row["path"]: row for row in csv.DictReader(file)}

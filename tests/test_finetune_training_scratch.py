@@ -17,7 +17,7 @@ from finetune.config import AugmentConfig, ModelConfig, TrainConfig, load_config
 from finetune.training.networks import from_scratch
 from finetune.training.optimizers import phases
 from finetune.training.predictor import Predictor
-from finetune.training.scratch import extract_pixels, make_network
+from finetune.training.scratch import make_network, normalise_pixels, read_pixels
 from finetune.training.trainer import Trainer, draw_order
 
 CONFIGS = CHECKOUT / "finetune" / "configs"
@@ -105,7 +105,7 @@ def xor(seed: int) -> float:
     config = load_config(str(CONFIGS / "xor_mlp.yaml"), {"seed": seed})
     dataset = load("xor", "unused")
     split = make_split(dataset, config.data.valid_fraction, config.data.eval_fraction, seed)
-    found, spec = extract_pixels(dataset, split, config.model)
+    found, spec = normalise_pixels(read_pixels(dataset, config.model), dataset, split)
     network = make_network(config, spec, 2)
     train, valid = ((found.rows[rows], dataset.labels[rows]) for rows in (split.train, split.valid))
     Trainer(network, train, valid, config.train, 2, seed).fit(on_epoch=lambda line: None)
@@ -219,7 +219,7 @@ def test_layers_that_do_not_fit_are_an_error_in_words():
 def test_pixels_are_normalised_by_the_training_rows_alone(tmp_path):
     dataset = load("digits", tmp_path)
     split = make_split(dataset, 0.1, 0.25, seed=1)
-    found, spec = extract_pixels(dataset, split, ModelConfig(backbone=None))
+    found, spec = normalise_pixels(read_pixels(dataset, ModelConfig(backbone=None)), dataset, split)
     train = dataset.pixels[split.train] / 255
     assert spec.mean_unit == (round(train.mean(), 4),) and spec.std_unit == (round(train.std(), 4),)
     assert found.rows[split.train].mean() == pytest.approx(0, abs=1e-3)
@@ -289,7 +289,7 @@ def test_other_peoples_lenet_reaches_its_accuracy(mnist, name, accuracy, within)
     """The first two with optimizer slots in the file. On the first 2,000 test digits."""
     first = replace(mnist, pixels=mnist.pixels[60000:62000], labels=mnist.labels[60000:62000], parts=None)
     rows = np.arange(2000)
-    found, spec = extract_pixels(first, Split(rows, rows[:0], rows), FOREIGN)
+    found, spec = normalise_pixels(read_pixels(first, FOREIGN), first, Split(rows, rows[:0], rows))
     config = load_config(None, {"model.backbone": None, "model.pretrain_ckpt": str(LENET_CKPT / name),
                                 "model.image_size": [32, 32], "model.paddings": [0, 0]})  # fmt: skip
     network = make_network(config, spec, 10)
@@ -301,7 +301,7 @@ def test_other_peoples_lenet_reaches_its_accuracy(mnist, name, accuracy, within)
 def test_a_foreign_file_that_does_not_fit_is_refused_with_its_differences(mnist, steps):
     first = replace(mnist, pixels=mnist.pixels[:50], labels=mnist.labels[:50], parts=None)
     rows = np.arange(50)
-    _, spec = extract_pixels(first, Split(rows, rows[:0], rows), ModelConfig(backbone=None))
+    _, spec = normalise_pixels(read_pixels(first, ModelConfig(backbone=None)), first, Split(rows, rows[:0], rows))
     toy = str(LENET_CKPT / f"Qishna__Task-02__LinearNet_{steps}_step.ckpt")
     with pytest.raises(InputError) as caught:
         make_network(load_config(None, {"model.backbone": None, "model.pretrain_ckpt": toy}), spec, 10)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import onnxruntime
 
-from benchmarks.contest import arguments, folded, image_spec, time_extraction
-from datasets.image import load_images, normalise
+from benchmarks.contest import arguments, folded, image_spec, loader, time_extraction
+from datasets.image import normalise
 
 BATCH_SIZE = 8
 
 if __name__ == "__main__":
     given = arguments()
-    spec = image_spec(folded(given.place)[0])
+    spec, load = image_spec(folded(given.place)[0]), loader(given)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = given.threads
     session = onnxruntime.InferenceSession(
@@ -22,7 +22,7 @@ if __name__ == "__main__":
     def extract(paths):
         rows = []
         for start in range(0, len(paths), BATCH_SIZE):
-            images, _ = load_images(paths[start : start + BATCH_SIZE], spec)
+            images, _ = load(paths[start : start + BATCH_SIZE], spec)
             rows.append(session.run(None, {"x": normalise(images, spec)})[0])
         return np.concatenate(rows)
 

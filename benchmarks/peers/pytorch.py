@@ -12,6 +12,7 @@ from benchmarks.contest import (
     folded,
     head_data,
     image_spec,
+    loader,
     peak_mb,
     pictures,
     report,
@@ -73,8 +74,8 @@ def forward(network, batch: np.ndarray) -> np.ndarray:
         return network(torch.from_numpy(batch).contiguous(memory_format=torch.channels_last)).numpy()
 
 
-def extract(network, facts, paths, threads: int) -> np.ndarray:
-    batches = batches_decoded_ahead(paths, image_spec(facts), BATCH_SIZE, threads)
+def extract(network, facts, paths, given) -> np.ndarray:
+    batches = batches_decoded_ahead(paths, image_spec(facts), BATCH_SIZE, given.threads, loader(given))
     return np.concatenate([forward(network, batch) for batch in batches])
 
 
@@ -100,7 +101,7 @@ if __name__ == "__main__":
         network, facts = load(given)
         batch = np.zeros((BATCH_SIZE, 3, *image_spec(facts).size), np.float32)
         time_extraction(
-            lambda paths: extract(network, facts, paths, given.threads),
+            lambda paths: extract(network, facts, paths, given),
             lambda: forward(network, batch),
             given,
             "pytorch",
@@ -115,7 +116,7 @@ if __name__ == "__main__":
         if given.task == "cold":
             network, facts = load(given)
             paths = pictures(given)
-            np.save(given.place / "pytorch_features.npy", extract(network, facts, paths, given.threads))
+            np.save(given.place / "pytorch_features.npy", extract(network, facts, paths, given))
         x = np.load(given.place / "pytorch_features.npy")
         train_head(x, (np.arange(len(x)) >= len(x) // 2).astype(np.int32))
         report(peak_mb=peak_mb())

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import re
+import logging
 import threading
 import time
 import warnings
@@ -47,6 +47,7 @@ Image.MAX_IMAGE_PIXELS = None
 # Pillow warns of odd EXIF blocks, but the pixels are what counts. Set once, because decoding is threaded and
 # warnings.catch_warnings is not safe there.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
 _turns = threading.Lock()
 
 
@@ -93,7 +94,18 @@ def decode(content: bytes, enough: int | None = None) -> Decoded:
                 raise
             except Exception:
                 continue
-        raise DamagedPicture(f"damaged or not complete ({error})") from error
+        raise damage(content, error) from error
+
+
+def damage(content: bytes, error: Exception) -> DamagedPicture:
+    """What to say of bytes that cannot be decoded."""
+    if not isinstance(error, Image.UnidentifiedImageError):
+        return DamagedPicture(f"damaged, not complete, or of a rare kind ({error}); save it anew")
+    begins = f"it begins with {content[:12].hex(' ')}"
+    if looks_like_a_picture(content[:16]):
+        return DamagedPicture(f"damaged, or of a rare kind: its head cannot be read, {begins}; save it anew")
+    message = f"not a picture in a known format, which are {KNOWN_AS}; {begins}"
+    return DamagedPicture(message, DamagedPicture.NO_PICTURE)
 
 
 def _lacks_only_its_end(content: bytes) -> bool:
@@ -127,14 +139,7 @@ class Patient(io.BytesIO):
 
 def _decode(content: bytes, formats: list[str], enough: int | None) -> Decoded:
     file = Patient(content)
-    try:
-        picture = Image.open(file, formats=formats)
-    except Image.UnidentifiedImageError as error:
-        start = re.sub(rb"[^ -~]", b".", content[:12]).decode()
-        if looks_like_a_picture(content[:16]):
-            raise ValueError(f"its head cannot be read, it begins with {start!r}") from error
-        message = f"not a picture in a known format, which are {KNOWN_AS}; it begins with {start!r}"
-        raise DamagedPicture(message, DamagedPicture.NO_PICTURE) from error
+    picture = Image.open(file, formats=formats)
     size = picture.size
     needed = _check_limits(picture, content)
     if enough and picture.format in ("JPEG", "MPO"):
@@ -165,21 +170,27 @@ def _check_limits(picture: Image.Image, content: bytes) -> int:
 
 def _first_that_shows(picture: Image.Image, size: tuple[int, int], enough: int | None) -> Decoded:
     """Load the frame or page that counts, see the top. `size`: of the first one in the file."""
-    frames = FRAMES if picture.format != "MPO" and getattr(picture, "is_animated", False) else 1
-    for number in range(frames if frames > 1 else 0):
+    picture.load()
+    first = _upright(to_rgb(picture, enough, show_hidden=True), picture, size)
+    if picture.format == "MPO" or not getattr(picture, "is_animated", False):
+        return first
+    first = first._replace(picture=first.picture.copy())  # `seek` changes the picture that it is
+    shown = to_rgb(picture, enough)
+    for number in range(1, FRAMES):
+        if not is_flat(shown):
+            return _upright(shown, picture, picture.size)
         try:
-            picture.seek(number)
+            picture.seek(number)  # and never back: the first frame is not always found again
         except EOFError:
-            break
+            return first
         _check_limits(picture, b"")
         picture.load()
         shown = to_rgb(picture, enough)
-        if any(low != high for low, high in shown.getextrema()):
-            return _upright(shown, picture, picture.size if number else size)
-    if frames > 1:
-        picture.seek(0)
-    picture.load()
-    return _upright(to_rgb(picture, enough, show_hidden=True), picture, size)
+    return first if is_flat(shown) else _upright(shown, picture, picture.size)
+
+
+def is_flat(picture: Image.Image) -> bool:
+    return all(low == high for low, high in picture.getextrema())
 
 
 def _upright(shown: Image.Image, picture: Image.Image, size: tuple[int, int]) -> Decoded:

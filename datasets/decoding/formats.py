@@ -41,7 +41,7 @@ NOT_PICTURES = (  # how a file begins, what that is, and what helps
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 AVIF_BRANDS = (b"avif", b"avis")
 PICTURE_STARTS = (  # enough to tell that a file without a known suffix is meant to be a picture
-    *(b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),
+    *(b"\xff\xd8", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),
     *(b"P%d%c" % (kind, space) for kind in range(1, 7) for space in b"\n \r\t"),
 )
 

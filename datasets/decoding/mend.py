@@ -16,7 +16,8 @@ FRAME_HEADS, PROGRESSIVE = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}, (0xC2, 0xC
 MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)  # inside of a scan all others are data
 END = b"\xff\xd9"
 NOISE = bytes(range(7, 247, 5)) * 4
-PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT", b"eXIf")
+PNG_STILL = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf")
+PNG_PIXELS = (*PNG_STILL, b"acTL", b"fcTL", b"fdAT")  # with an animation
 
 
 def segments(content: bytes) -> Iterator[tuple[int, int, int]]:
@@ -57,14 +58,15 @@ def mend(content: bytes, ending: bytes) -> Iterator[bytes]:
         for kept in ((APP1, APP14), (APP14,), ()):
             yield without_applications(content, kept) + ending
     elif content.startswith(b"\x89PNG"):
-        yield only_pixels(content)
+        for kept in (PNG_PIXELS, PNG_STILL):
+            yield only_chunks(content, kept)
 
 
 def without_applications(content: bytes, kept: Sequence[int]) -> bytes:
-    """A JPEG whose head has no comments, and of the applications' segments only those of the kinds `kept`."""
+    """A JPEG whose head has no comments, nothing between its segments, and of the applications' segments only those of
+    the kinds `kept`."""
     pieces, at = [content[:2]], 2
     for kind, start, end in segments(content):
-        pieces.append(content[at:start])
         if not (APP0 <= kind <= APP15 or kind == COMMENT) or kind in kept:
             pieces.append(content[start:end])
         at = end
@@ -73,14 +75,14 @@ def without_applications(content: bytes, kept: Sequence[int]) -> bytes:
     return b"".join([*pieces, content[at:]])
 
 
-def only_pixels(content: bytes) -> bytes:
+def only_chunks(content: bytes, kept: Sequence[bytes]) -> bytes:
     """A PNG without texts, profiles and other chunks that are no pixels; EXIF stays where it is whole."""
     pieces, at = [content[:8]], 8
     while at + 12 <= len(content):
         length, kind = struct.unpack(">I4s", content[at : at + 8])
         end = at + 12 + length
         whole = content[end - 4 : end] == struct.pack(">I", zlib.crc32(content[at + 4 : end - 4]))
-        if kind in PNG_PIXELS and (whole or kind != b"eXIf"):
+        if kind in kept and (whole or kind != b"eXIf"):
             pieces.append(content[at:end])
         at = end
     return b"".join(pieces)

@@ -20,6 +20,7 @@ NAMES = (
     "heh waw yeh"
 ).split()  # Unicode's, in the order of the labels 1..28
 ARCHIVE = "ahcd_csv.zip"
+MOST_BYTES = 256 * 2**20  # of one file; the largest has 28 MiB
 PARTS = {"train": ("csvTrainImages 13440x1024.csv", "csvTrainLabel 13440x1.csv"),
          "eval": ("csvTestImages 3360x1024.csv", "csvTestLabel 3360x1.csv")}  # fmt: skip
 SOURCE = Source(
@@ -75,6 +76,8 @@ def read_numbers(folder: Path, name: str, columns: int) -> np.ndarray:
     try:
         if (folder / ARCHIVE).is_file():
             with zipfile.ZipFile(folder / ARCHIVE) as archive:
+                if archive.getinfo(name).file_size > MOST_BYTES:
+                    raise ValueError(f"more than {MOST_BYTES >> 20} MiB")
                 text = archive.read(name)
         else:
             text = (folder / name).read_bytes()

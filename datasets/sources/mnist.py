@@ -6,6 +6,7 @@ The files are IDX: a magic number, the sizes, the bytes; described on http://yan
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import zlib
 from pathlib import Path
@@ -15,6 +16,8 @@ import numpy as np
 from datasets.base import Dataset, InputError, RemoteFile, Source
 
 MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+INNER_FOLDERS = ("raw", "MNIST/raw", "train", "test")
+MOST_BYTES = 256 * 2**20  # of one file; the largest of MNIST has 45 MiB
 PARTS = {"train": "train", "eval": "t10k"}  # ours -> the files'
 SOURCE = Source(
     name="mnist",
@@ -51,6 +54,11 @@ def load(folder: Path) -> Dataset:
                 f"{folder}: {len(pixels[-1])} pictures but {len(labels[-1])} labels in the {prefix} files. "
                 "Files of two data sets are mixed: python -m datasets fetch mnist"
             )
+        if labels[-1].max(initial=0) > 9:
+            raise InputError(
+                f"{folder}: a label {labels[-1].max()} in the {prefix} files, where digits are 0 to 9. "
+                "Another data set, or damaged: python -m datasets fetch mnist"
+            )
         parts += [part] * len(labels[-1])
     return Dataset(
         name=SOURCE.name,
@@ -65,9 +73,11 @@ def load(folder: Path) -> Dataset:
 
 
 def find(folder: Path, name: str) -> Path | None:
-    """The file packed or not, with the first hyphen before idx or a dot as some unpackers write it."""
+    """The file packed or not, with the first hyphen before idx or a dot as some unpackers write it; in the folders that
+    the course, torchvision and unpackers make of it."""
     spellings = (f"{name}.gz", name, name.replace("-idx", ".idx"))
-    return next((folder / spelling for spelling in spellings if (folder / spelling).is_file()), None)
+    places = [folder, *(folder / inner for inner in INNER_FOLDERS), *(folder / spelling for spelling in spellings)]
+    return next((p / spelling for p in places for spelling in spellings if (p / spelling).is_file()), None)
 
 
 def existing(folder: Path, name: str) -> Path:
@@ -78,22 +88,32 @@ def existing(folder: Path, name: str) -> Path:
 
 
 def read_idx(path: Path, dimensions: int) -> np.ndarray:
-    """uint8 with `dimensions` axes.
+    """uint8 with `dimensions` axes. The content decides whether it is packed; no more is unpacked than its head states.
 
     Raises:
-        InputError: not IDX of bytes with these axes, or cut short.
+        InputError: not IDX of bytes with these axes, too large, or cut short.
     """
+    again = "Remove it and fetch it again."
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        zeros, kind, axes = struct.unpack_from(">HBB", content)
-        shape = struct.unpack_from(f">{axes}I", content, 4)
+        with path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if packed else path.open("rb") as file:
+            start = file.read(4 + 4 * dimensions)
+            if start.lstrip()[:1] == b"<":
+                raise InputError(f"{path}: a web page in place of the data, perhaps of a login. {again}")
+            zeros, kind, axes = struct.unpack_from(">HBB", start)
+            if zeros or kind != 8 or axes != dimensions:
+                raise InputError(f"{path}: not an IDX file of bytes with {dimensions} axes. {again}")
+            shape = struct.unpack_from(f">{axes}I", start, 4)
+            size = math.prod(shape)
+            if size > MOST_BYTES:
+                raise InputError(
+                    f"{path}: its head states {shape}, more than the {MOST_BYTES >> 20} MiB read here. {again}"
+                )
+            content = file.read(size + 1)
     except (OSError, EOFError, zlib.error, struct.error) as error:
-        raise InputError(f"{path}: damaged ({error}). Remove it and fetch it again.") from error
-    values = np.frombuffer(content, np.uint8, offset=4 + 4 * axes)
-    if zeros or kind != 8 or axes != dimensions:
-        raise InputError(f"{path}: not an IDX file of bytes with {dimensions} axes. Remove it and fetch it again.")
-    if values.size != np.prod(shape, dtype=int):
-        raise InputError(
-            f"{path}: {values.size} bytes of data where its head states {shape}. Remove it and fetch it again."
-        )
-    return values.reshape(shape)
+        raise InputError(f"{path}: damaged ({error}). {again}") from error
+    if len(content) != size:
+        found = f"{len(content)} bytes" if len(content) < size else "more bytes"
+        raise InputError(f"{path}: {found} of data where its head states {shape}. {again}")
+    return np.frombuffer(content, np.uint8).reshape(shape)
