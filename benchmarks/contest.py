@@ -54,14 +54,20 @@ def image_spec(facts: dict) -> ImageSpec:
     return ImageSpec.from_dict(facts["image"])
 
 
+def resized_to(size: tuple[int, int], spec: ImageSpec) -> tuple[int, int]:
+    """(width, height) that a picture of this size is resized to."""
+    if not isinstance(spec.resize, int):
+        return spec.resize[1], spec.resize[0]
+    return tuple(round(side * spec.resize / min(size)) for side in size)
+
+
 def load_usual(paths: list[Path], spec: ImageSpec) -> tuple[np.ndarray, dict]:
     """As everybody does it with Pillow: decode the whole picture, resize, crop."""
     images = []
     for path in paths:
         with Image.open(path) as picture:
             upright = ImageOps.exif_transpose(picture).convert("RGB")
-        scale = spec.resize / min(upright.size)
-        resized = upright.resize([round(side * scale) for side in upright.size], Image.Resampling.BILINEAR)
+        resized = upright.resize(resized_to(upright.size, spec), Image.Resampling.BILINEAR)
         images.append(np.asarray(centre_crop(resized, spec)))
     return np.stack(images), {}
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import pickle
 import shutil
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -88,29 +91,54 @@ def call(*arguments, **options) -> subprocess.CompletedProcess:
 
 def pytest_collection_modifyitems(items):
     """The longest files first, so that no worker ends with one of them alone."""
-    longest = [
-        "test_pretrained_distillation",
-        "test_export_key",
-        "test_finetune_training_scratch",
-        "test_export_parity",
-    ]
+    longest = ["test_export_key", "test_finetune_training_scratch", "test_export_parity", "test_finetune_run"]
     items.sort(key=lambda item: longest.index(item.path.stem) if item.path.stem in longest else len(longest))
+
+
+def made_once(factory, name: str, make):
+    """What `make(folder)` returns, for all workers of a session: the first that asks makes it, the others wait.
+
+    Only for what tests read and never change.
+    """
+    shared = factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else factory.getbasetemp()
+    folder, answer = shared / name, shared / f"{name}.pickle"
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        while not answer.exists():
+            time.sleep(0.1)
+    else:
+        try:
+            made = make(folder)
+        except BaseException as error:
+            made = error
+        (shared / f"{name}.part").write_bytes(pickle.dumps(made))
+        (shared / f"{name}.part").replace(answer)
+    made = pickle.loads(answer.read_bytes())
+    if isinstance(made, BaseException):
+        raise made
+    return made
 
 
 @pytest.fixture(scope="session")
 def toy_backbone(tmp_path_factory) -> Path:
-    return save_toy_backbone(tmp_path_factory.mktemp("weights") / "toy.ckpt")
+    return made_once(tmp_path_factory, "weights", lambda place: save_toy_backbone(place / "toy.ckpt"))
 
 
 @pytest.fixture(scope="session")
 def toy_pictures(tmp_path_factory) -> Path:
-    return draw_toys(tmp_path_factory.mktemp("pictures"), {"train": 20, "eval": 8}, RED_GREEN)
+    return made_once(
+        tmp_path_factory, "pictures", lambda place: draw_toys(place / "toys", {"train": 20, "eval": 8}, RED_GREEN)
+    )
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, toy_pictures, toy_backbone) -> subprocess.CompletedProcess:
     """One whole run by the command line; its folder is `finished.folder`."""
-    place = tmp_path_factory.mktemp("finished")
+    return made_once(tmp_path_factory, "finished", lambda place: whole_run(place, toy_pictures, toy_backbone))
+
+
+def whole_run(place: Path, toy_pictures: Path, toy_backbone: Path) -> subprocess.CompletedProcess:
     done = call(
         *(
             "finetune",
@@ -135,10 +163,14 @@ def finished(tmp_path_factory, toy_pictures, toy_backbone) -> subprocess.Complet
 @pytest.fixture(scope="session")
 def exported(finished, tmp_path_factory) -> Path:
     """The finished run with ONNX of both input forms; not to be changed."""
-    folder = shutil.copytree(finished.folder, tmp_path_factory.mktemp("exported") / "toys")
-    done = call("export", folder, "--file_format", "ONNX", "--input_form", "tensor", "image")
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder
+
+    def export(place: Path) -> Path:
+        folder = shutil.copytree(finished.folder, place / "toys")
+        done = call("export", folder, "--file_format", "ONNX", "--input_form", "tensor", "image")
+        assert done.returncode == 0, done.stdout + done.stderr
+        return folder
+
+    return made_once(tmp_path_factory, "exported", export)
 
 
 @contextlib.contextmanager

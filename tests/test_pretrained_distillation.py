@@ -122,6 +122,7 @@ def test_half_of_the_batches_is_the_favoured_tar():
     assert chances.sum() == pytest.approx(1) and chances[30:40].sum() == pytest.approx(0.5)
 
 
+@pytest.mark.slow  # a minute and a half, and only who makes the embedded backbone anew runs it
 @needs_compiler
 def test_a_stopped_distillation_goes_on_from_the_same_numbers(tmp_path, monkeypatch):
     pictures = draw_toys(tmp_path / "pictures", {"": 20}, RED_GREEN)

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.contest import arguments, batches_decoded_ahead, folded, image_spec, time_extraction
+from benchmarks.contest import arguments, batches_decoded_ahead, folded, image_spec, resized_to, time_extraction
 from datasets.image import load_images
 
 BATCH_SIZE = 32
@@ -47,8 +47,7 @@ def load_by_tensorflow(paths, spec) -> tuple[np.ndarray, dict]:
     for path in paths:
         picture = tf.io.decode_jpeg(tf.io.read_file(str(path)), channels=3)
         height, width = picture.shape[:2]
-        scale = spec.resize / min(height, width)
-        resized = tf.image.resize(picture, (round(height * scale), round(width * scale)), antialias=True)
+        resized = tf.image.resize(picture, resized_to((width, height), spec)[::-1], antialias=True)
         top, left = (resized.shape[0] - spec.size[0]) // 2, (resized.shape[1] - spec.size[1]) // 2
         images.append(
             np.asarray(resized[top : top + spec.size[0], left : left + spec.size[1]]).round().astype(np.uint8)

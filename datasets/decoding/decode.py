@@ -156,15 +156,15 @@ def _check_limits(picture: Image.Image, content: bytes) -> int:
     pixels, most, kept = picture.width * picture.height, FORMATS[name][1], 0
     if name == "JPEG" and held_whole(content):
         most, kept = JPEG_HELD, 6 * pixels  # three channels of two bytes
+        if has_more_scans(content, SCANS):
+            message = f"too much work: a JPEG in more than {SCANS} scans, each as much as a picture; save it anew"
+            raise DamagedPicture(message, DamagedPicture.TOO_MUCH_WORK)
     if pixels > most * 10**6:
         raise DamagedPicture(
             f"too large: {picture.width} x {picture.height} are {pixels / 1e6:.0f} megapixels, and a {name} "
             f"{'in several scans ' if kept else ''}may have {most}; save it smaller",
             DamagedPicture.TOO_LARGE,
         )
-    if name == "JPEG" and has_more_scans(content, SCANS):
-        message = f"too much work: a JPEG in more than {SCANS} scans, each as much as a picture; save it anew"
-        raise DamagedPicture(message, DamagedPicture.TOO_MUCH_WORK)
     return kept
 
 

@@ -107,9 +107,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
             shape = struct.unpack_from(f">{axes}I", start, 4)
             size = math.prod(shape)
             if size > MOST_BYTES:
-                raise InputError(
-                    f"{path}: its head states {shape}, more than the {MOST_BYTES >> 20} MiB read here. {again}"
-                )
+                raise InputError(f"{path}: its head states {shape}, more than {MOST_BYTES >> 20} MiB. {again}")
             content = file.read(size + 1)
     except (OSError, EOFError, zlib.error, struct.error) as error:
         raise InputError(f"{path}: damaged ({error}). {again}") from error
