@@ -22,11 +22,21 @@ from typing import NamedTuple
 from PIL import Image
 
 from datasets.decoding.formats import FORMATS, KNOWN_AS, DamagedPicture, formats_for, looks_like_a_picture
-from datasets.decoding.mend import APP14, END, NOISE, has_more_scans, held_whole, mend, without_applications
+from datasets.decoding.mend import (
+    APP14,
+    END,
+    LOSSLESS,
+    NOISE,
+    PROGRESSIVE,
+    frame_of,
+    has_more_scans,
+    mend,
+    without_applications,
+)
 from datasets.decoding.values import KEPT, to_rgb
 
 LARGEST_FILE = 512 * 2**20  # bytes
-JPEG_HELD = 96  # millions of pixels of a JPEG in several scans: all its coefficients are kept
+JPEG_HELD = 96  # millions of pixels of a JPEG in several scans, whose coefficients are all kept, or without loss
 SCANS = 100  # of a JPEG; encoders write up to 20, and each may cost the work of a whole picture
 SECONDS = 20.0  # of decoding
 FRAMES = 16
@@ -142,7 +152,7 @@ def _decode(content: bytes, formats: list[str], enough: int | None) -> Decoded:
     picture = Image.open(file, formats=formats)
     size = picture.size
     needed = _check_limits(picture, content)
-    if enough and picture.format in ("JPEG", "MPO"):
+    if enough and picture.format in ("JPEG", "MPO") and frame_of(content)[0] not in LOSSLESS:  # which has one scale
         picture.draft(None, (KEPT * enough, KEPT * enough))  # libjpeg leaves out what a smaller scale does not show
     needed += picture.width * picture.height * (2 if picture.mode.startswith("I;16") else 4)
     with _turns if needed > TURN_BYTES else contextlib.nullcontext():
@@ -154,7 +164,8 @@ def _check_limits(picture: Image.Image, content: bytes) -> int:
     """Bytes that the decoder keeps beside the pixels. Raises DamagedPicture where a limit is passed."""
     name = "JPEG" if picture.format == "MPO" else picture.format
     pixels, most, kept = picture.width * picture.height, FORMATS[name][1], 0
-    if name == "JPEG" and held_whole(content):
+    frame, several_scans = frame_of(content) if name == "JPEG" else (0, False)
+    if frame in PROGRESSIVE + LOSSLESS or several_scans:
         most, kept = JPEG_HELD, 6 * pixels  # three channels of two bytes
         if has_more_scans(content, SCANS):
             message = f"too much work: a JPEG in more than {SCANS} scans, each as much as a picture; save it anew"
@@ -162,7 +173,7 @@ def _check_limits(picture: Image.Image, content: bytes) -> int:
     if pixels > most * 10**6:
         raise DamagedPicture(
             f"too large: {picture.width} x {picture.height} are {pixels / 1e6:.0f} megapixels, and a {name} "
-            f"{'in several scans ' if kept else ''}may have {most}; save it smaller",
+            f"{'that is held whole ' if kept else ''}may have {most}; save it smaller",
             DamagedPicture.TOO_LARGE,
         )
     return kept

@@ -12,7 +12,8 @@ import zlib
 from collections.abc import Iterator, Sequence
 
 SOI, EOI, SOS, COMMENT, APP0, APP1, APP14, APP15 = 0xD8, 0xD9, 0xDA, 0xFE, 0xE0, 0xE1, 0xEE, 0xEF
-FRAME_HEADS, PROGRESSIVE = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}, (0xC2, 0xC6, 0xCA, 0xCE)
+FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+PROGRESSIVE, LOSSLESS = (0xC2, 0xC6, 0xCA, 0xCE), (0xC3, 0xC7, 0xCB, 0xCF)
 MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)  # inside of a scan all others are data
 END = b"\xff\xd9"
 NOISE = bytes(range(7, 247, 5)) * 4
@@ -30,15 +31,15 @@ def segments(content: bytes) -> Iterator[tuple[int, int, int]]:
         yield kind, start, at
 
 
-def held_whole(content: bytes) -> bool:
-    """Whether all coefficients of a JPEG are kept until the last scan: progressive, or a scan for each channel."""
-    progressive, components = False, 0
+def frame_of(content: bytes) -> tuple[int, bool]:
+    """(kind of frame, whether its channels come in several scans) of a JPEG, by its head up to the first scan."""
+    frame, components = 0, 0
     for kind, start, _ in segments(content):
-        if kind in FRAME_HEADS:
-            progressive, components = kind in PROGRESSIVE, int.from_bytes(content[start + 9 : start + 10], "big")
+        if kind in FRAMES:
+            frame, components = kind, int.from_bytes(content[start + 9 : start + 10], "big")
         if kind == SOS:
-            return progressive or int.from_bytes(content[start + 4 : start + 5], "big") < components
-    return False
+            return frame, int.from_bytes(content[start + 4 : start + 5], "big") < components
+    return frame, False
 
 
 def has_more_scans(content: bytes, than: int) -> bool:
