@@ -6,7 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from datasets.base import InputError
+from datasets.base import InputError, MachineFault
+from datasets.console import open_console
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -28,12 +29,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    open_console()
     parsed = parse(arguments)
     try:
         return {"list": list_names, "fetch": fetch_source, "draw": draw, "check": check}[parsed.verb](parsed)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, MachineFault) else 2
     except (OSError, MemoryError) as error:
         print(f"error: {error or 'There is too little memory.'}", file=sys.stderr)
         return 1

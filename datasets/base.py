@@ -19,9 +19,13 @@ class InputError(Exception):
     """Something given cannot be used. The message says what was found, what is possible, what to do."""
 
 
-def cannot_read(path: Path, error: OSError) -> InputError:
-    """A fault of the machine, which says nothing about the file."""
-    return InputError(
+class MachineFault(InputError):
+    """Not what was given is at fault: rights, a disk, a network, memory."""
+
+
+def cannot_read(path: Path, error: OSError) -> MachineFault:
+    """It says nothing about the file."""
+    return MachineFault(
         f"{path}: cannot be read ({error.strerror or error}): a fault of its rights, the disk or the network, not of "
         "the file. Mend that and repeat the command; what is computed is kept."
     )

@@ -60,6 +60,8 @@ def check_folder(folder: Path) -> int:
 def check_file(path: Path) -> Checked:
     try:
         content = read_file(path)
+    except DamagedPicture as error:
+        return Checked(os.fsencode(path), str(error), None)
     except OSError as error:
         raise cannot_read(path, error) from error
     key = hashlib.sha256(content).digest()

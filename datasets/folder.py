@@ -6,7 +6,8 @@ Two layouts are understood; names of parts are compared without regard to case:
     <root>/<class>/*        without a published split
 
 With both a validation and a test folder, the first chooses the best epoch and the second evaluates. A folder that holds
-pictures directly is a class, whatever its name. Pictures deeper below a class are of that class. Links are followed.
+pictures and no folders of pictures is a class, whatever its name. Pictures deeper below a class are of that class.
+Links are followed.
 
 A file is taken for a picture by its suffix, or by how it begins where the suffix is another or none. Everything else is
 counted, by folder and reason, in `Dataset.passed_over`.
@@ -14,6 +15,7 @@ counted, by folder and reason, in `Dataset.passed_over`.
 
 from __future__ import annotations
 
+import errno
 import os
 import unicodedata
 from collections import Counter, defaultdict
@@ -22,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.base import Dataset, InputError, cannot_read
+from datasets.base import Dataset, InputError, MachineFault, cannot_read
 from datasets.decoding.formats import KNOWN_AS, looks_like_a_picture
 
 SUFFIXES = frozenset(
@@ -54,30 +56,35 @@ class Listing:
             InputError: a folder cannot be listed.
         """
         counts = self.passed_over[self.place(folder) if place is None else place]
-        found, ahead = [], [(folder, frozenset([identity(folder)]))]
+        above = [self.root, *(self.root / part for part in folder.relative_to(self.root).parents), folder]
+        seen, found, ahead = {identity(one) for one in above}, [], [folder]
         while ahead:
-            parent, above = ahead.pop()
-            for entry in entries(parent):
-                kind = self.kind_of(entry)
+            for entry in entries(ahead.pop()):
+                kind, path = self.kind_of(entry), Path(entry.path)
                 if kind == "picture":
-                    found.append(Path(entry.path))
+                    found.append(path)
                 elif kind != "folder":
                     counts[kind] += 1
-                elif (own := identity(Path(entry.path))) in above:
-                    counts["link to a folder above"] += 1
+                elif (own := identity(path)) in seen:
+                    counts["link to a folder seen before"] += 1
                 else:
-                    ahead.append((Path(entry.path), above | {own}))
+                    seen.add(own)
+                    ahead.append(path)
         return sorted(found)
 
     def kind_of(self, entry: os.DirEntry) -> str:
         """ "picture", "folder", or why it is passed over."""
         if entry.name.startswith("."):
             return "hidden"
-        if entry.name in SYSTEM_FOLDERS and entry.is_dir():
-            return f"{entry.name}/"
-        if entry.is_dir():
-            return "folder"
-        if not entry.is_file():
+        try:
+            folder, file = entry.is_dir(), entry.is_file()
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise cannot_read(Path(entry.path), error) from error
+            folder = file = False
+        if folder:
+            return f"{entry.name}/" if entry.name in SYSTEM_FOLDERS else "folder"
+        if not file:
             return "broken link" if entry.is_symlink() else "no regular file"
         try:
             picture = is_picture(Path(entry.path))
@@ -114,7 +121,7 @@ def entries(folder: Path) -> Iterator[os.DirEntry]:
         with os.scandir(folder) as found:
             yield from list(found)
     except OSError as error:
-        raise InputError(
+        raise MachineFault(
             f"{folder}: cannot be listed ({error.strerror or error}), so that its pictures would be missing. "
             "Change its rights, or mount its disk again."
         ) from error
@@ -130,7 +137,7 @@ def is_picture(path: Path) -> bool:
     if path.suffix.lower() in SUFFIXES:
         return True
     with path.open("rb") as file:
-        return looks_like_a_picture(file.read(16))
+        return looks_like_a_picture(file.read(32))
 
 
 def find_pictures(folder: Path) -> list[Path]:
@@ -192,7 +199,7 @@ def _part_folders(root: Path, listing: Listing) -> tuple[dict[str, Path], list[s
     """({"train": folder, "valid": ..., "eval": ...} as far as they are there, what was decided); {}: flat layout."""
     above = Listing(root)
     folders = {path: path.name.lower() for path in above.subfolders(root)}
-    parts = {path: name for path, name in folders.items() if name in PART_FOLDERS and not _holds_pictures(path)}
+    parts = {path: name for path, name in folders.items() if name in PART_FOLDERS and not _is_class(path)}
 
     def first(names: tuple[str, ...]) -> Path | None:
         return min((p for p, name in parts.items() if name in names), key=lambda p: names.index(parts[p]), default=None)
@@ -219,9 +226,11 @@ def _part_folders(root: Path, listing: Listing) -> tuple[dict[str, Path], list[s
     return used, notes
 
 
-def _holds_pictures(folder: Path) -> bool:
+def _is_class(folder: Path) -> bool:
+    """Whether it holds pictures, but no folder of pictures."""
     listing = Listing(folder)
-    return any(listing.kind_of(entry) == "picture" for entry in entries(folder))
+    direct = any(listing.kind_of(entry) == "picture" for entry in entries(folder))
+    return direct and not any(listing.pictures(inner) for inner in listing.subfolders(folder))
 
 
 def _classes_of(folder: Path, listing: Listing, notes: list[str]) -> dict[str, list[Path]]:

@@ -60,7 +60,7 @@ class ImageSpec:
 
 def resize(decoded: Decoded, spec: ImageSpec) -> Image.Image:
     """Bilinear with antialiasing, to the short side or the exact size that the spec states."""
-    picture, size, box = decoded
+    picture, size, box, _ = decoded
     if isinstance(spec.resize, int):
         longest = LONGEST_ASPECT * min(picture.size)
         if max(picture.size) > longest:
@@ -170,8 +170,6 @@ def load_images(pictures: Sequence[Path] | np.ndarray, spec: ImageSpec) -> tuple
     for row, path in enumerate(pictures):
         try:
             images[row] = to_array(read_file(Path(path)), spec)
-        except FileNotFoundError:
-            damaged[row] = "not there any more"
         except DamagedPicture as error:
             damaged[row] = str(error)
     return images, damaged

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.base import PARTS, Dataset, InputError, Split
+from datasets.files import write_json
 
 
 def make_split(
@@ -37,8 +37,7 @@ def make_split(
         InputError: a class has too few pictures to have one on each side.
     """
     if rotation is not None:
-        split = rotate(dataset, rotation)
-        return split if readable is None else keep(split, readable)
+        return rotate(dataset, rotation, readable)
     rows = np.arange(len(dataset)) if readable is None else np.flatnonzero(readable)
     if dataset.parts is None:
         train, evaluation = _hold_out(dataset, rows, eval_fraction, seed, "evaluation", keys)
@@ -52,8 +51,8 @@ def make_split(
     return Split(train, valid, evaluation)
 
 
-def rotate(dataset: Dataset, rotation: int) -> Split:
-    """Of each class one picture evaluates, the next one validates, the others train.
+def rotate(dataset: Dataset, rotation: int, readable: np.ndarray | None = None) -> Split:
+    """Of each class one readable picture evaluates, the next one validates, the others train.
 
     Picture `rotation` of each class, counted from 0 and around, is for evaluation: as many rotations as a class has
     pictures use each of them once. For small sets without a published split, such as ORL.
@@ -63,9 +62,10 @@ def rotate(dataset: Dataset, rotation: int) -> Split:
     """
     if dataset.parts is not None:
         raise InputError(f"{dataset.name}: has a published split; data.rotation is for sets without one.")
+    rows = np.arange(len(dataset)) if readable is None else np.flatnonzero(readable)
     valid, evaluation = [], []
     for label, name in enumerate(dataset.classes):
-        of_class = np.flatnonzero(dataset.labels == label)
+        of_class = rows[dataset.labels[rows] == label]
         if len(of_class) < 3:
             raise InputError(
                 f"{dataset.root}: the class {name!r} has {len(of_class)} picture(s); data.rotation needs 3."
@@ -73,7 +73,7 @@ def rotate(dataset: Dataset, rotation: int) -> Split:
         evaluation.append(of_class[rotation % len(of_class)])
         valid.append(of_class[(rotation + 1) % len(of_class)])
     held = np.concatenate([valid, evaluation])
-    return Split(np.setdiff1d(np.arange(len(dataset)), held), np.sort(valid), np.sort(evaluation))
+    return Split(np.setdiff1d(rows, held), np.sort(valid), np.sort(evaluation))
 
 
 def _hold_out(
@@ -144,4 +144,4 @@ def write_split(path: Path, dataset: Dataset, split: Split) -> None:
     for part in PARTS:
         rows = getattr(split, part)
         facts[part] = {dataset.picture_name(row): dataset.classes[dataset.labels[row]] for row in rows}
-    path.write_text(json.dumps(facts, ensure_ascii=False, indent=1), encoding="utf-8")
+    write_json(path, facts)

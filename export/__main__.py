@@ -10,7 +10,8 @@ import logging
 import sys
 from pathlib import Path
 
-from datasets.base import InputError
+from datasets.base import InputError, MachineFault
+from datasets.console import open_console
 from finetune.__main__ import explain
 from finetune.config import CHOICES
 
@@ -86,13 +87,14 @@ def port(text: str) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    open_console()
     parsed = parse(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
     try:
         return act(parsed)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, MachineFault) else 2
     except (OSError, MemoryError) as error:
         print(f"error: {explain(error)}", file=sys.stderr)
         return 1

@@ -15,12 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datasets.base import InputError
+from datasets.files import write_json
 from export.golden import write_golden, write_labels, write_scripts
 from export.key import read_key, right_key
 from export.manifest import INPUT_FORMS, MANIFEST, SUFFIXES, model_facts, model_name, read_manifest, write_manifest
 from export.parity import Ckpt, ask, compare, fresh_process
 from export.predictors import import_onnxruntime
-from finetune.run_folder import read_json, write_json
+from finetune.run_folder import read_json
 
 PARITY = "parity.json"
 

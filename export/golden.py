@@ -14,9 +14,9 @@ from PIL import Image
 
 import datasets.decoding
 import datasets.image
+from datasets.files import write_json
 from datasets.image import ImageSpec, load_images, normalise
 from export.parity import TOLERANCE, Answers, evaluation_pictures, read_probabilities
-from finetune.run_folder import write_json
 
 LABELS = "labels.txt"
 PICTURES = 4

@@ -12,9 +12,10 @@ from importlib import metadata
 from pathlib import Path
 
 from datasets.base import InputError
+from datasets.files import write_json
 from datasets.image import ImageSpec
 from export.key import encryption_facts
-from finetune.run_folder import read_json, write_json
+from finetune.run_folder import read_json
 
 MANIFEST = "manifest.json"
 FORMAT = 2  # of the manifest; version 1 described one model file only

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from datasets.base import InputError
+from datasets.files import write_csv
 from datasets.folder import Listing, passed_over_lines
 from datasets.image import load_images
 from datasets.progress import Progress
 from export.predictors import load_predictor
 from finetune.evaluation.calibrate import temper
-from finetune.run_folder import write_csv
 
 PICTURES_AT_ONCE = 64
 
@@ -26,7 +26,7 @@ def show(model: Path, paths: list[Path], csv_path: Path | None, key: bytes | Non
     pictures were left out.
 
     Raises:
-        InputError: a path does not exist, nothing to predict, no picture could be read, or the key is not the model's.
+        InputError: a path does not exist, nothing to predict, or the key is not the model's.
     """
     pictures = expand(paths)
     predictor = load_predictor(model, key=key)
@@ -46,7 +46,8 @@ def show(model: Path, paths: list[Path], csv_path: Path | None, key: bytes | Non
                 ]
             progress.update(len(chunk))
     if not rows:
-        raise InputError(f"None of the {len(pictures)} picture(s) could be read.")
+        print(f"None of the {len(pictures)} picture(s) could be read.", file=sys.stderr)
+        return left_out
     width = max(len(row["path"]) for row in rows)
     for row in rows:
         not_sure = "  not sure" if row.get("sure") == "no" else ""

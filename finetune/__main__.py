@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from datasets.base import InputError
+from datasets.base import InputError, MachineFault
+from datasets.console import open_console
 from finetune.config import Config, load_config
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ def settings_of(parsed: argparse.Namespace) -> dict[str, str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    open_console()
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["predict"]:  # the room of predictions lies behind this one: it gets its own process
         return subprocess.run([sys.executable, "-m", "export", *arguments]).returncode
@@ -132,7 +134,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, MachineFault) else 2
     except (OSError, MemoryError) as error:
         print(f"error: {explain(error)}", file=sys.stderr)
         return 1

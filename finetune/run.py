@@ -8,12 +8,15 @@ The device is initialised before this module is imported.
 from __future__ import annotations
 
 import logging
+import os
+import shlex
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 from datasets.base import Dataset, InputError, Split
+from datasets.files import write_csv, write_json
 from datasets.folder import passed_over_lines
 from datasets.load import load
 from datasets.split import write_split
@@ -45,20 +48,40 @@ Next:
 
 def run(config: Config, device: Device, reporter: Ahead, exporter: Ahead) -> Path:
     """Everything, ending with a verified export. Returns the run folder."""
-    folder = train(config, device, reporter, exporter)
+    folder, again = learn(config, device, reporter, exporter)
     started = time.perf_counter()
-    if not exporter.done():  # it has said why
-        again = f"python -m export {folder}"
-        raise InputError(f"{folder}: trained and evaluated, but not exported. Repeat with: {again}")
-    log.info("export and comparison: %.1f s", time.perf_counter() - started)
-    ckpt = config.model.pretrain_ckpt
-    again = "--dataset_path YOUR_PICTURES" + (f" --pretrain_ckpt {ckpt}" if ckpt else "")
-    log.info(NEXT_STEPS.format(run=folder, arguments=again if config.model.backbone else folder / "config.yaml"))
+    if exporter.done():
+        log.info("export and comparison: %.1f s", time.perf_counter() - started)
+    else:  # it has said why
+        again.append(f"python -m export {quoted(folder)}")
+    check_complete(folder, again)
+    given = config.model.pretrain_ckpt
+    arguments = "--dataset_path YOUR_PICTURES" + (f" --pretrain_ckpt {quoted(given)}" if given else "")
+    arguments = arguments if config.model.backbone else quoted(folder / "config.yaml")
+    log.info(NEXT_STEPS.format(run=quoted(folder), arguments=arguments))
     return folder
 
 
-def train(config: Config, device: Device, reporter: Ahead, *others: Ahead) -> Path:
-    """Everything but the export. Returns the run folder; the others are told its name when they can begin."""
+def train(config: Config, device: Device, reporter: Ahead) -> Path:
+    """Everything but the export. Returns the run folder."""
+    folder, again = learn(config, device, reporter)
+    check_complete(folder, again)
+    return folder
+
+
+def quoted(path: str | Path) -> str:
+    """For a command line that can be pasted."""
+    return shlex.quote(str(path)) if os.name == "posix" else f'"{path}"' if " " in str(path) else str(path)
+
+
+def check_complete(folder: Path, again: list[str]) -> None:
+    """Raises InputError where something did not come of it; all else is complete by then."""
+    if again:
+        raise InputError(f"{folder}: trained and evaluated, but not all came of it. Repeat: {' && '.join(again)}")
+
+
+def learn(config: Config, device: Device, reporter: Ahead, *others: Ahead) -> tuple[Path, list[str]]:
+    """(the run folder, commands that must be repeated); the others are told its name when they can begin."""
     clock = Clock()
     dataset, backbone = load_inputs(config)
     folder = run_folder.create(config, dataset.name)
@@ -88,7 +111,7 @@ def train(config: Config, device: Device, reporter: Ahead, *others: Ahead) -> Pa
 
     fitted = trainer.fit(on_epoch=log.info)
     save(split, network)
-    run_folder.write_csv(folder / "results.csv", [row.to_dict() for row in fitted.history])
+    write_csv(folder / "results.csv", [row.to_dict() for row in fitted.history])
     clock.lap("training")
 
     confidence = calibrate(trainer, config.train.calibration_folds)
@@ -116,16 +139,14 @@ def train(config: Config, device: Device, reporter: Ahead, *others: Ahead) -> Pa
         "peak_memory_mb": run_folder.peak_memory_mb(),
         "seconds": clock.seconds,
     }
-    run_folder.write_json(folder / "metrics.json", numbers)
+    write_json(folder / "metrics.json", numbers)
     for command in (reporter, *others):
         command.tell(folder)
     log.info(summary(numbers))
     if not reporter.done():
-        raise InputError(
-            f"{folder}: trained and evaluated, but without a report. Repeat with: python -m finetune report {folder}"
-        )
+        return folder, [f"python -m finetune report {quoted(folder)}"]
     log.info("report: %s", folder / "report.html")
-    return folder
+    return folder, []
 
 
 def on_backbone(

@@ -6,20 +6,19 @@ ckpt/, figures/*.png, report.html, export/. It is all that `export` gets to see 
 
 from __future__ import annotations
 
-import csv
-import json
 import logging
 import platform as host
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 
+from datasets import files
 from datasets.base import InputError
+from datasets.files import write_json, write_text
 from finetune.config import Config, to_yaml
 from finetune.device import Device
 
@@ -42,7 +41,7 @@ def create(config: Config, default_name: str) -> Path:
         folder = Path(config.runs_dir) / (name if number == 1 else f"{name}-{number}")
         try:
             folder.mkdir(parents=True, exist_ok=config.exist_ok)
-            (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+            write_text(folder / "config.yaml", to_yaml(config))
             return folder
         except FileExistsError:
             if not folder.is_dir() and folder.exists():
@@ -114,18 +113,6 @@ def peak_memory_mb() -> int | None:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6)
 
 
-def write_json(path: Path, facts: dict) -> None:
-    path.write_text(json.dumps(facts, ensure_ascii=False, indent=1), encoding="utf-8")
-
-
-def write_csv(path: Path, rows: Iterable[Mapping]) -> None:
-    rows = list(rows)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 def evaluation_pictures(run: Path) -> list[Path] | np.ndarray:
     """The evaluation pictures in the order of split.json: N files, or uint8 (N, H, W, channels)."""
     split = read_json(run, "split.json")
@@ -145,4 +132,4 @@ def read_json(run: Path, name: str) -> dict:
         raise InputError(f"{run}: no such run folder. Runs are made by `python -m finetune run` below runs/.")
     if not path.is_file():
         raise InputError(f"{path}: not there. Is {run} a run folder, and did its run finish? See {run / 'log.txt'}.")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return files.read_json(path, f"Repeat the run: python -m finetune run {run / 'config.yaml'}.")

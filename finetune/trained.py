@@ -16,6 +16,7 @@ import yaml
 from mindspore import nn
 
 from datasets.base import InputError
+from datasets.files import write_text
 from datasets.image import ImageSpec
 from finetune.config import ModelConfig, load_config
 from finetune.run_folder import read_json
@@ -69,7 +70,7 @@ def save(path: Path, network: nn.Cell, facts: dict) -> Path:
     temporary.unlink(missing_ok=True)
     ms.save_checkpoint([{"name": p.name, "data": p} for p in network.get_parameters()], str(temporary))
     temporary.chmod(stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP | stat.S_IROTH)  # MindSpore writes 0400
-    facts_file(path).write_text(yaml.safe_dump(facts, allow_unicode=True, sort_keys=False), encoding="utf-8")
+    write_text(facts_file(path), yaml.safe_dump(facts, allow_unicode=True, sort_keys=False))
     temporary.replace(path)
     return path
 

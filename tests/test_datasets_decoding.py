@@ -217,7 +217,7 @@ def test_heic_is_read_where_its_reader_is(monkeypatch):
     "start, yes", [(JPEG, True), (GOOD["webp"], True), (HEIC, True), (b"Hello", False), (b"", False)]
 )
 def test_the_start_of_a_file_tells(start, yes):
-    assert looks_like_a_picture(start[:16]) == yes
+    assert looks_like_a_picture(start[:32]) == yes
 
 
 def test_a_wrong_end_is_not_a_missing_one():
@@ -236,6 +236,51 @@ def test_a_jpeg_without_loss_is_never_scaled(monkeypatch):
     monkeypatch.setattr(room, "frame_of", lambda content: (0xC3, False))
     decode(JPEG, 10)
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize("percent", [5, 10, 30, 60, 80, 95])
+def test_a_large_progressive_jpeg_that_is_cut_is_refused(percent):
+    """At a small scale the missing scans would not show."""
+    content = saved(COLOURS.resize((1600, 1200), Image.Resampling.BICUBIC), "JPEG", progressive=True)
+    assert decode(content[:-2], 64).size == (1600, 1200)
+    with pytest.raises(DamagedPicture):
+        decode(content[: len(content) * percent // 100], 64)
+
+
+def test_a_jpeg_cut_at_a_restart_is_refused():
+    content = saved(COLOURS, "JPEG", restart_marker_rows=1)
+    cuts = [match.start() for match in re.finditer(rb"\xff[\xd0-\xd7]", content)]
+    assert len(cuts) >= 4 and decode(content[:-2]).size == SIDE
+    for cut in cuts:
+        for more in (0, 1, 2, 3):
+            assert refusal(content[: cut + more]).kind == "damaged"
+
+
+@pytest.mark.parametrize("name", ["jpeg", "webp", "jpeg 2000"])
+def test_a_decoder_that_does_not_say_that_memory_was_short(name, monkeypatch):
+    def load(self):
+        raise OSError("broken data stream when reading image file")
+
+    class Short(bytearray):
+        def __init__(self, size):
+            raise MemoryError
+
+    monkeypatch.setattr(Image.Image, "load", load)
+    assert refusal(GOOD[name]).kind == "damaged"
+    monkeypatch.setattr(room, "bytearray", Short, raising=False)
+    with pytest.raises(MemoryError):
+        decode(GOOD[name])
+
+
+def test_a_stopped_decoder_that_hides_why(monkeypatch):
+    monkeypatch.setattr(room, "SECONDS", 0.02)
+
+    def load(self):
+        time.sleep(0.05)
+        raise SystemError("a result with an exception set")
+
+    monkeypatch.setattr(Image.Image, "load", load)
+    assert refusal(GOOD["jpeg 2000"]).kind == "too_much_work"
 
 
 def test_limits_are_the_same_for_everybody_and_far_above_telephones():

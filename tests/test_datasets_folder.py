@@ -1,5 +1,6 @@
 import os
 import unicodedata
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +138,36 @@ def test_two_unicode_forms_of_a_name_are_one_class(tmp_path):
     assert any("two Unicode forms" in note for note in found.notes)
 
 
+@pytest.mark.parametrize("loose", ["train/cover.png", "test/cover.png", "train/cover.png docs/a.png"])
+def test_a_loose_picture_changes_no_part(tmp_path, loose):
+    draw_toys(tmp_path, {"train": 3, "val": 2, "test": 1}, RED_GREEN)
+    files(tmp_path, *loose.split())
+    found = load_folder(tmp_path)
+    assert found.classes == ("green", "red") and Counter(found.parts) == {"train": 6, "valid": 4, "eval": 2}
+    assert sum(sum(counts.values()) for counts in found.passed_over.values()) == len(loose.split())
+
+
+def test_a_link_upwards_takes_no_other_class_along(tmp_path):
+    draw_toys(tmp_path, {"": 3}, RED_GREEN)
+    (tmp_path / "red" / "up").symlink_to(tmp_path)
+    (tmp_path / "red" / "itself.png").symlink_to(tmp_path / "red" / "itself.png")
+    found = load_folder(tmp_path)
+    assert np.array_equal(np.bincount(found.labels), [3, 3])
+    assert found.passed_over == {"red": {"broken link": 1, "link to a folder seen before": 1}}
+
+
+def test_folders_linked_twice_at_each_level_end(tmp_path):
+    for level in range(30):
+        (tmp_path / f"level{level}").mkdir()
+    draw_toys(tmp_path / "data", {"": 2}, RED_GREEN)
+    folder = tmp_path / "data" / "red"
+    for level in range(30):
+        for name in ("a", "b"):
+            (folder / name).symlink_to(tmp_path / f"level{level}")
+        folder = tmp_path / f"level{level}"
+    assert load_folder(tmp_path / "data").passed_over == {"red": {"link to a folder seen before": 30}}
+
+
 def test_linked_folders_are_followed_and_circles_cut(tmp_path):
     files(tmp_path / "data", "cat/1.png", "cat/2.png", "dog/1.png")
     files(tmp_path, "elsewhere/3.png", "elsewhere/4.png")
@@ -145,7 +176,7 @@ def test_linked_folders_are_followed_and_circles_cut(tmp_path):
     (tmp_path / "data" / "dog" / "gone.png").symlink_to(tmp_path / "nowhere.png")
     found = load_folder(tmp_path / "data")
     assert np.array_equal(np.bincount(found.labels), [2, 3])
-    assert found.passed_over == {"dog": {"broken link": 1, "link to a folder above": 1}}
+    assert found.passed_over == {"dog": {"broken link": 1, "link to a folder seen before": 1}}
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")

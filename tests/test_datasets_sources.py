@@ -5,13 +5,14 @@ import shutil
 import struct
 import tracemalloc
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import SHARED, call
 from PIL import Image
 
-from datasets.base import InputError
+from datasets.base import InputError, MachineFault
 from datasets.load import load
 from datasets.sources import arabic, mnist, orl
 from datasets.split import make_split
@@ -43,6 +44,25 @@ def test_mnist_packed_or_not(tmp_path, suffix):
     assert dataset.labels.tolist() == [0, 1, 2, 3, 4, 0, 1, 2]
     assert dataset.parts == ("train",) * 5 + ("eval",) * 3
     assert dataset.picture_name(6) == "eval/00006"
+
+
+def test_mnist_faults_of_the_machine_and_of_size(tmp_path, monkeypatch):
+    write_mnist(tmp_path)
+    opened = Path.open
+
+    def refuse(self, *arguments, **options):
+        if self.name.startswith("train-images"):
+            raise PermissionError(13, "Permission denied", str(self))
+        return opened(self, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refuse)
+        with pytest.raises(MachineFault, match="Permission denied"):
+            mnist.load(tmp_path)
+    for shape in ((3, 32, 32), (3, 0, 28)):
+        write_idx(tmp_path / "t10k-images-idx3-ubyte.gz", np.zeros(shape))
+        with pytest.raises(InputError, match="Files of two data sets are mixed"):
+            mnist.load(tmp_path)
 
 
 def test_mnist_where_others_put_it(tmp_path):

@@ -113,12 +113,13 @@ def test_predict_errors(finished, tmp_path):
     (tmp_path / "bad.jpg").write_bytes(b"damaged")
     for arguments, words in (
         ([model, tmp_path / "none.jpg"], "no such file or folder"),
-        ([model, tmp_path / "bad.jpg"], "None of the 1 picture(s)"),
         ([tmp_path / "bad.jpg", model], "neither a run folder nor a .mindir"),
         ([shutil.copy(model, tmp_path / "lonely.mindir"), model], "manifest.json: not there"),
     ):
         done = call("finetune", "predict", *arguments)
         assert done.returncode == 2 and words in done.stderr, done.stderr
+    done = call("finetune", "predict", model, tmp_path / "bad.jpg")
+    assert done.returncode == 1 and "None of the 1 picture(s)" in done.stderr
 
 
 def test_verify_repeats_the_comparison_and_sees_a_changed_model(copied):

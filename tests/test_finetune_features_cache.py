@@ -15,12 +15,12 @@ from conftest import RED_GREEN, TOY_RECORD, TOY_SPEC, draw_toy, draw_toys
 from PIL import Image
 
 from datasets.base import InputError
+from datasets.files import replace_file
 from datasets.folder import find_pictures, load_folder
 from datasets.image import load_images, normalise
 from datasets.split import make_split
 from finetune.features.cache import extract, write_views
 from finetune.features.compute import CHUNK_ROWS
-from finetune.features.store import replace_file
 
 
 def fake_features(batch: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import mindspore as ms
 import numpy as np
+import odd_pictures
 import pytest
 from conftest import CHECKOUT, SHARED, call, draw_toys
 from PIL import Image, ImageDraw
@@ -223,6 +224,17 @@ def test_pixels_are_normalised_by_the_training_rows_alone(tmp_path):
     train = dataset.pixels[split.train] / 255
     assert spec.mean_unit == (round(train.mean(), 4),) and spec.std_unit == (round(train.std(), 4),)
     assert found.rows[split.train].mean() == pytest.approx(0, abs=1e-3)
+
+
+def test_the_first_picture_may_be_one_that_was_mended(tmp_path):
+    folder = tmp_path / "toys"
+    draw_toys(folder, {"": 2}, {"green": (60, 150, 60), "red": (150, 60, 60)})
+    grey = odd_pictures.saved(odd_pictures.GREY, "PNG", dpi=(9, 9))
+    (folder / "green" / "0.png").write_bytes(odd_pictures.wrong_checksum(grey, b"pHYs"))
+    found = read_pixels(load(str(folder), tmp_path), ModelConfig(backbone=None))
+    assert found.readable.all() and found.rows.shape == (5, 80, 96, 1)
+    smaller = read_pixels(load(str(folder), tmp_path), ModelConfig(backbone=None, image_size=[20, 20]))
+    assert smaller.keys == found.keys  # by the files, whatever becomes of them
 
 
 def test_a_folder_of_photographs_from_scratch(tmp_path):

@@ -37,8 +37,11 @@ from datasets.decoding.values import KEPT, to_rgb
 
 LARGEST_FILE = 512 * 2**20  # bytes
 JPEG_HELD = 96  # millions of pixels of a JPEG in several scans, whose coefficients are all kept, or without loss
-SCANS = 100  # of a JPEG; encoders write up to 20, and each may cost the work of a whole picture
-SECONDS = 20.0  # of decoding
+ANIMATED, REAL = 40, 100  # millions of pixels of GIF and PNG in several frames, and of pictures of real numbers
+SCANS, FEW_SCANS = 100, 20  # of a JPEG; encoders write up to 20, and each may cost the work of a whole picture
+SCANNED_PIXELS = 2 * 10**9  # in all its scans
+SECONDS = 20.0  # of decoding, looked at when a decoder asks for more bytes
+SPARE_BYTES = 2**27  # a machine that has them did not lack memory
 FRAMES = 16
 TURN_BYTES = 64 * 2**20  # pictures that need more are decoded one after the other
 TRANSPOSE = {  # EXIF orientation
@@ -66,6 +69,7 @@ class Decoded(NamedTuple):
     size: tuple[int, int]  # width, height in the file, upright
     box: tuple[float, float, float, float]  # left, upper, right, lower of what the file shows, in pixels of `picture`:
     # where it was reduced, the last row and column may be filled in part only
+    grey: bool = False  # stored in grey
 
 
 def whole(picture: Image.Image) -> Decoded:
@@ -74,14 +78,19 @@ def whole(picture: Image.Image) -> Decoded:
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of a file, if they are not too many.
+    """The bytes of a file; of one that is too large, enough for `decode` to see it.
 
     Raises:
-        DamagedPicture: they are.
-        OSError: a fault of the machine.
+        DamagedPicture: it was removed since it was found.
+        OSError: a fault of the machine, as when its folder is gone, too.
     """
-    with path.open("rb") as file:
-        return file.read(LARGEST_FILE + 1)  # `decode` refuses one byte too many
+    try:
+        with path.open("rb") as file:
+            return file.read(LARGEST_FILE + 1)
+    except FileNotFoundError:
+        if path.parent.is_dir():
+            raise DamagedPicture("not there any more") from None
+        raise
 
 
 def decode(content: bytes, enough: int | None = None) -> Decoded:
@@ -97,6 +106,8 @@ def decode(content: bytes, enough: int | None = None) -> Decoded:
     except (DamagedPicture, MemoryError):
         raise
     except Exception as error:  # Pillow's decoders raise nearly any type on damaged bytes
+        if "out of memory" in str(error):
+            raise MemoryError from error
         for mended in mend(content, END if _lacks_only_its_end(content) else b""):
             try:
                 return _decode(mended, formats, enough)
@@ -104,6 +115,7 @@ def decode(content: bytes, enough: int | None = None) -> Decoded:
                 raise
             except Exception:
                 continue
+        bytearray(SPARE_BYTES)  # not all decoders say that they lacked memory: this raises MemoryError then
         raise damage(content, error) from error
 
 
@@ -112,7 +124,7 @@ def damage(content: bytes, error: Exception) -> DamagedPicture:
     if not isinstance(error, Image.UnidentifiedImageError):
         return DamagedPicture(f"damaged, not complete, or of a rare kind ({error}); save it anew")
     begins = f"it begins with {content[:12].hex(' ')}"
-    if looks_like_a_picture(content[:16]):
+    if looks_like_a_picture(content[:32]):
         return DamagedPicture(f"damaged, or of a rare kind: its head cannot be read, {begins}; save it anew")
     message = f"not a picture in a known format, which are {KNOWN_AS}; {begins}"
     return DamagedPicture(message, DamagedPicture.NO_PICTURE)
@@ -120,12 +132,14 @@ def damage(content: bytes, error: Exception) -> DamagedPicture:
 
 def _lacks_only_its_end(content: bytes) -> bool:
     """Whether a JPEG without its end mark is whole: decoded with noise behind it, it is the same as without. Where
-    rows are missing, the noise becomes pixels."""
+    anything is missing, the noise becomes pixels; of several scans in details that only the full size shows."""
     if not content.startswith(b"\xff\xd8") or content.rstrip(b"\0").endswith(END):
         return False
     plain = without_applications(content, (APP14,)).rstrip(b"\xff")
+    frame, several_scans = frame_of(plain)
+    enough = None if frame in PROGRESSIVE or several_scans else 128
     try:
-        first, second = (_decode(plain + noise + END, ["JPEG"], 128).picture for noise in (b"", NOISE))
+        first, second = (_decode(plain + noise + END, ["JPEG"], enough).picture for noise in (b"", NOISE))
     except (DamagedPicture, MemoryError):
         raise
     except Exception:
@@ -141,23 +155,32 @@ class Patient(io.BytesIO):
         self.until = time.monotonic() + SECONDS
 
     def read(self, size: int | None = -1) -> bytes:
+        self.check_time()
+        return super().read(size)
+
+    def check_time(self) -> None:
         if time.monotonic() > self.until:
             message = f"too much work: not decoded after {SECONDS:.0f} seconds; save it anew"
             raise DamagedPicture(message, DamagedPicture.TOO_MUCH_WORK)
-        return super().read(size)
 
 
 def _decode(content: bytes, formats: list[str], enough: int | None) -> Decoded:
     file = Patient(content)
-    picture = Image.open(file, formats=formats)
-    size = picture.size
-    needed = _check_limits(picture, content)
-    if enough and picture.format in ("JPEG", "MPO") and frame_of(content)[0] not in LOSSLESS:  # which has one scale
-        picture.draft(None, (KEPT * enough, KEPT * enough))  # libjpeg leaves out what a smaller scale does not show
-    needed += picture.width * picture.height * (2 if picture.mode.startswith("I;16") else 4)
-    with _turns if needed > TURN_BYTES else contextlib.nullcontext():
-        file.until = time.monotonic() + SECONDS
-        return _first_that_shows(picture, size, enough)
+    try:
+        picture = Image.open(file, formats=formats)
+        size = picture.size
+        needed = _check_limits(picture, content)
+        if enough and picture.format in ("JPEG", "MPO") and frame_of(content)[0] not in LOSSLESS:  # that has one scale
+            picture.draft(None, (KEPT * enough, KEPT * enough))  # libjpeg leaves out what is not seen at this scale
+        needed += picture.width * picture.height * (2 if picture.mode.startswith("I;16") else 4)
+        with _turns if needed > TURN_BYTES else contextlib.nullcontext():
+            file.until = time.monotonic() + SECONDS
+            return _first_that_shows(picture, size, enough)
+    except (DamagedPicture, MemoryError):
+        raise
+    except Exception:
+        file.check_time()  # some decoders hide why they were stopped
+        raise
 
 
 def _check_limits(picture: Image.Image, content: bytes) -> int:
@@ -167,9 +190,14 @@ def _check_limits(picture: Image.Image, content: bytes) -> int:
     frame, several_scans = frame_of(content) if name == "JPEG" else (0, False)
     if frame in PROGRESSIVE + LOSSLESS or several_scans:
         most, kept = JPEG_HELD, 6 * pixels  # three channels of two bytes
-        if has_more_scans(content, SCANS):
-            message = f"too much work: a JPEG in more than {SCANS} scans, each as much as a picture; save it anew"
+        scans = max(FEW_SCANS, min(SCANS, SCANNED_PIXELS // max(pixels, 1)))
+        if has_more_scans(content, scans):
+            message = f"too much work: a JPEG in more than {scans} scans, each as much as a picture; save it anew"
             raise DamagedPicture(message, DamagedPicture.TOO_MUCH_WORK)
+    if getattr(picture, "is_animated", False) and name in ("GIF", "PNG"):
+        most = ANIMATED  # the frame before is kept
+    if picture.mode == "F":
+        most = min(most, REAL)
     if pixels > most * 10**6:
         raise DamagedPicture(
             f"too large: {picture.width} x {picture.height} are {pixels / 1e6:.0f} megapixels, and a {name} "
@@ -212,11 +240,12 @@ def _upright(shown: Image.Image, picture: Image.Image, size: tuple[int, int]) ->
         orientation = picture.getexif().get(ORIENTATION, 1)
     except Exception:  # an unreadable EXIF block says nothing about the orientation
         orientation = 1
+    grey = picture.mode in ("1", "L", "F") or picture.mode.startswith("I")
     if not isinstance(orientation, int) or orientation not in TRANSPOSE:
-        return Decoded(shown, size, (0, 0, right, lower))
+        return Decoded(shown, size, (0, 0, right, lower), grey)
     turned = shown.transpose(TRANSPOSE[orientation])
     if orientation > 4:  # a quarter turn, with a flip or without
         size, right, lower = size[::-1], lower, right
     left = turned.width - right if orientation in (2, 3, 6, 7) else 0
     upper = turned.height - lower if orientation in (3, 4, 7, 8) else 0
-    return Decoded(turned, size, (left, upper, left + right, upper + lower))
+    return Decoded(turned, size, (left, upper, left + right, upper + lower), grey)

@@ -40,6 +40,7 @@ NOT_PICTURES = (  # how a file begins, what that is, and what helps
 )
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 AVIF_BRANDS = (b"avif", b"avis")
+BMP_HEADS = tuple(size.to_bytes(4, "little") for size in (12, 16, 40, 52, 56, 64, 108, 124))  # of the second head
 PICTURE_STARTS = (  # enough to tell that a file without a known suffix is meant to be a picture
     *(b"\xff\xd8", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),
     *(b"P%d%c" % (kind, space) for kind in range(1, 7) for space in b"\n \r\t"),
@@ -83,13 +84,15 @@ def formats_for(content: bytes) -> list[str]:
 
 def what_it_is(content: bytes) -> str | None:
     """The name of what is no picture, "HEIC", or None where Pillow should look."""
-    for start, name in NOT_PICTURES:
-        if content.startswith(start):
-            return f"this is {name}"
-    if content[4:8] == b"ftyp" and content[8:12] not in AVIF_BRANDS:
+    if content[4:8] == b"ftyp":
+        if content[8:12] in AVIF_BRANDS:
+            return None
         brands = content[8 : min(int.from_bytes(content[:4], "big"), 128)]
         if not any(brands[i : i + 4] in AVIF_BRANDS for i in range(0, len(brands), 4)):
             return "HEIC" if brands[:4] in HEIF_BRANDS else "this is a film"
+    for start, name in NOT_PICTURES:
+        if content.startswith(start):
+            return f"this is {name}"
     start = content[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
         return "this is a web page, perhaps of a download that needs a login; get the file again"
@@ -101,7 +104,9 @@ def what_it_is(content: bytes) -> str | None:
 
 
 def looks_like_a_picture(start: bytes) -> bool:
-    """By the first 16 bytes of a file."""
+    """By the first 32 bytes of a file."""
+    if start.startswith(b"BM") and start[14:18] not in BMP_HEADS:
+        return False
     brand = start[8:12] if start[4:8] == b"ftyp" else b""
     webp = start[:4] == b"RIFF" and start[8:12] == b"WEBP"
     return start.startswith(PICTURE_STARTS) or webp or brand in HEIF_BRANDS + AVIF_BRANDS

@@ -16,7 +16,8 @@ FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 PROGRESSIVE, LOSSLESS = (0xC2, 0xC6, 0xCA, 0xCE), (0xC3, 0xC7, 0xCB, 0xCF)
 MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)  # inside of a scan all others are data
 END = b"\xff\xd9"
-NOISE = bytes(range(7, 247, 5)) * 4
+RANDOM = bytes(range(7, 247, 5)) * 4
+NOISE = RANDOM + b"".join(bytes([0xFF, 0xD0 + number]) + RANDOM for number in range(8))  # behind each restart, too
 PNG_STILL = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf")
 PNG_PIXELS = (*PNG_STILL, b"acTL", b"fcTL", b"fdAT")  # with an animation
 

@@ -86,7 +86,8 @@ def value_range(picture: Image.Image) -> tuple[float, float]:
             for _, strip in strips(picture):
                 values = np.asarray(strip)
                 values = values[np.isfinite(values)]
-                black, white = min(black, values.min(initial=black)), max(white, values.max(initial=white))
+                black = min(black, float(values.min(initial=black)))
+                white = max(white, float(values.max(initial=white)))
     return (white, black) if tags.get(PHOTOMETRIC) == 0 else (black, white)  # 0: white is zero
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.base import Dataset, InputError, RemoteFile, Source
+from datasets.base import Dataset, InputError, RemoteFile, Source, cannot_read
 
 MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 INNER_FOLDERS = ("raw", "MNIST/raw", "train", "test")
@@ -60,6 +60,11 @@ def load(folder: Path) -> Dataset:
                 "Another data set, or damaged: python -m datasets fetch mnist"
             )
         parts += [part] * len(labels[-1])
+    if pixels[0].shape[1:] != pixels[1].shape[1:] or not all(map(np.size, pixels)):
+        raise InputError(
+            f"{folder}: pictures of {pixels[0].shape} and of {pixels[1].shape}, where training and test pictures have "
+            "one size. Files of two data sets are mixed: python -m datasets fetch mnist"
+        )
     return Dataset(
         name=SOURCE.name,
         root=folder,
@@ -109,8 +114,10 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
             if size > MOST_BYTES:
                 raise InputError(f"{path}: its head states {shape}, more than {MOST_BYTES >> 20} MiB. {again}")
             content = file.read(size + 1)
-    except (OSError, EOFError, zlib.error, struct.error) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error, struct.error) as error:
         raise InputError(f"{path}: damaged ({error}). {again}") from error
+    except OSError as error:
+        raise cannot_read(path, error) from error
     if len(content) != size:
         found = f"{len(content)} bytes" if len(content) < size else "more bytes"
         raise InputError(f"{path}: {found} of data where its head states {shape}. {again}")

@@ -86,7 +86,11 @@ def main() -> int:
     except Drift as drift:
         print(f"error: {drift}", file=sys.stderr)
         return 1
-    rows, left_out = predict(model, manifest, arguments.paths)
+    try:
+        rows, left_out = predict(model, manifest, arguments.paths)
+    except (OSError, MemoryError) as error:
+        print(f"error: {error or 'too little memory'}", file=sys.stderr)
+        return 1
     for path, reason in left_out.items():
         print(f"left out: {path}: {reason}", file=sys.stderr)
     for row in rows:

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from datasets.base import InputError
+from datasets.files import write_csv
 from finetune.config import load_config
-from finetune.run_folder import write_csv
 
 TABLE, FIGURE = "comparison.csv", "comparison.png"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from datasets.base import Dataset
+from datasets.files import write_csv
 from finetune.metrics import summarise
-from finetune.run_folder import write_csv
 from finetune.training.predictor import Predictor
 
 

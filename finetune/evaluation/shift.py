@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from datasets.base import InputError
+from datasets.files import write_csv
 from datasets.image import ImageSpec, load_images, normalise
-from finetune.run_folder import evaluation_pictures, read_json, write_csv
+from finetune.run_folder import evaluation_pictures, read_json
 
 PIXELS = 4
 

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from datasets.base import Dataset, Split
+from datasets.files import replace_file
 from datasets.folder import VIEWS_FOLDER
 from datasets.image import PIPELINE_VERSION, ImageSpec
 from finetune.features.compute import compute
 from finetune.features.digests import hash_files
-from finetune.features.store import FeatureStore, StoredRows, replace_file
+from finetune.features.store import FeatureStore, StoredRows
 
 if TYPE_CHECKING:
     from finetune.features.engines.mindspore import MindSporeEngine

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from datasets.base import cannot_read
 from datasets.decoding.decode import read_file
 from datasets.decoding.formats import DamagedPicture
 from datasets.image import ImageSpec, odd_tone, to_array
 from datasets.progress import Progress
-from finetune.features.digests import gone
 
 if TYPE_CHECKING:
     from finetune.features.engines.mindspore import MindSporeEngine
@@ -55,21 +55,20 @@ def compute(
             except DamagedPicture as error:
                 damaged[keys[row]] = str(error)
             except OSError as error:
-                damaged[keys[row]] = gone(paths[row], error)
-        tones.update({key: tone for key, image in zip(good, images) if (tone := odd_tone(image))})
+                raise cannot_read(paths[row], error) from error
+        tones = {key: tone for key, image in zip(good, images) if (tone := odd_tone(image))}
         if images:
-            chunks.add(good, engine(np.stack(images)))
+            chunks.add(good, engine(np.stack(images)), tones)
         return len(batch)
 
     batches = (rows[start : start + engine.batch_size] for start in range(0, len(rows), engine.batch_size))
-    chunks, tones = Chunks(store), {}
+    chunks = Chunks(store)
     try:
         with Progress("features", len(rows), "pictures") as progress, ThreadPoolExecutor(threads + 1) as pool:
             for count in in_order(pool, take, batches, ahead=2 * (threads + 1)):
                 progress.update(count)
     finally:  # also on Ctrl-C: what is computed is kept
         chunks.write()
-        store.write_tones(tones)
     return chunks.rows_written
 
 
@@ -80,11 +79,13 @@ class Chunks:
         self.store = store
         self.keys: list[bytes] = []
         self.features: list[np.ndarray] = []
+        self.tones: dict[bytes, str] = {}
         self.rows_written = 0
         self.one_at_a_time = threading.Lock()
 
-    def add(self, keys: list[bytes], features: np.ndarray) -> None:
+    def add(self, keys: list[bytes], features: np.ndarray, tones: dict[bytes, str]) -> None:
         with self.one_at_a_time:
+            self.tones |= tones
             self.keys += keys
             self.features.append(features)
             if len(self.keys) >= CHUNK_ROWS:
@@ -92,9 +93,10 @@ class Chunks:
 
     def write(self) -> None:
         if self.keys:
+            self.store.write_tones(self.tones)  # first: a chunk that is there is complete
             self.store.write_chunk(self.keys, np.concatenate(self.features))
             self.rows_written += len(self.keys)
-            self.keys, self.features = [], []
+            self.keys, self.features, self.tones = [], [], {}
 
 
 def in_order(pool: Executor, function: Callable, items: Iterable, ahead: int) -> Iterator:

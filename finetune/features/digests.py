@@ -21,7 +21,7 @@ from typing import BinaryIO
 import numpy as np
 
 from datasets.base import cannot_read
-from finetune.features.store import replace_file
+from datasets.files import replace_file
 
 # Coarsest clock of a file system in use is 2 s; more leaves room for a server whose clock is slow.
 SETTLED_SECONDS = 600

@@ -12,20 +12,20 @@ the same rows twice.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import logging
 import os
 import time
-import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from datasets.base import InputError
+from datasets.files import replace_file
 
 STALE_SECONDS = 24 * 3600  # temporary files of killed runs are removed after this
 
@@ -88,9 +88,12 @@ class FeatureStore:
         for file in sorted(self.folder.glob("*.tones.json")):
             try:
                 tones.update({bytes.fromhex(key): str(tone) for key, tone in json.loads(file.read_bytes()).items()})
-            except (OSError, ValueError, AttributeError) as error:
+            except OSError:  # another run has removed it
+                continue
+            except (ValueError, AttributeError) as error:
                 log.warning("%s: damaged, removed (%s)", file, error)
-                file.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    file.unlink()
         return tones
 
     def _remove_stale(self) -> None:
@@ -130,20 +133,3 @@ class StoredRows:
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         return self[:].astype(dtype or self.dtype, copy=False)
-
-
-def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, put it on disk, and rename it to `path`."""
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        if error.errno is None:  # how NumPy says that not all bytes could be written
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from datasets.base import Dataset, InputError, Split
+from datasets.base import Dataset, InputError, Split, cannot_read
 from datasets.decoding.decode import decode, read_file
-from datasets.decoding.formats import DamagedPicture, formats_for
-from datasets.image import ImageSpec, from_pixels, load_images, normalise, odd_tone
+from datasets.decoding.formats import DamagedPicture
+from datasets.files import replace_file
+from datasets.image import ImageSpec, from_pixels, normalise, odd_tone, to_array
 from finetune.config import Config, ModelConfig
 from finetune.features.cache import Features
 from finetune.run_folder import PICTURES
@@ -31,9 +30,8 @@ def read_pixels(dataset: Dataset, config: ModelConfig) -> Features:
     Raises:
         InputError: the first picture cannot be read, or the size that is asked for is none.
     """
-    images, damaged = read_images(dataset, config)
+    images, keys, damaged = read_images(dataset, config)
     readable = np.array([row not in damaged for row in range(len(dataset))])
-    keys = [hashlib.sha256(image.tobytes()).digest() if good else None for image, good in zip(images, readable)]
     reasons = {dataset.picture_name(row): reason for row, reason in damaged.items()}
     tones = {}
     if dataset.paths is not None:
@@ -52,13 +50,25 @@ def normalise_pixels(found: Features, dataset: Dataset, split: Split) -> tuple[F
     return replace(found, rows=rows), spec
 
 
-def read_images(dataset: Dataset, config: ModelConfig) -> tuple[np.ndarray, dict[int, str]]:
-    """uint8 (N, H, W, channels) of all pictures and {row: reason} of those that cannot be read."""
+def read_images(dataset: Dataset, config: ModelConfig) -> tuple[np.ndarray, list, dict[int, str]]:
+    """uint8 (N, H, W, channels) of all pictures, N digests of what they were made of, and {row: reason} of those that
+    cannot be read."""
     size, channels = shape_of(dataset, config)
     spec = ImageSpec(size, size, (0.0,) * channels, (1.0,) * channels, dataset.strokes)
-    if dataset.pixels is None:
-        return load_images(dataset.paths, spec)
-    return from_pixels(dataset.pixels, spec), {}
+    if dataset.pixels is not None:
+        images = from_pixels(dataset.pixels, spec)
+        return images, [hashlib.sha256(image.tobytes()).digest() for image in images], {}
+    images, keys, damaged = np.zeros((len(dataset), *size, channels), np.uint8), [None] * len(dataset), {}
+    for row, path in enumerate(dataset.paths):
+        try:
+            content = read_file(path)
+            keys[row] = hashlib.sha256(content).digest()
+            images[row] = to_array(content, spec)
+        except DamagedPicture as error:
+            damaged[row] = str(error)
+        except OSError as error:
+            raise cannot_read(path, error) from error
+    return images, keys, damaged
 
 
 def shape_of(dataset: Dataset, config: ModelConfig) -> tuple[tuple[int, int], int]:
@@ -84,13 +94,12 @@ def shape_of_files(paths: Sequence[Path]) -> tuple[tuple[int, int], int]:
     """
     for path in paths:
         try:
-            content = read_file(path)
-            width, height = decode(content).size
+            first = decode(read_file(path), enough=64)
         except DamagedPicture:
             continue
-        with Image.open(io.BytesIO(content), formats=formats_for(content)) as picture:
-            grey = picture.mode in ("1", "L", "I", "F") or picture.mode.startswith("I;16")
-        return (height, width), 1 if grey else 3
+        except OSError as error:
+            raise cannot_read(path, error) from error
+        return first.size[::-1], 1 if first.grey else 3
     raise InputError(f"{paths[0].parent.parent}: none of the {len(paths)} pictures can be read.")
 
 
@@ -140,4 +149,4 @@ def write_pictures(run: Path, dataset: Dataset, rows: np.ndarray, spec: ImageSpe
     """The evaluation pictures of a data set of arrays, uint8 (n, H, W, channels), for everyone who comes after."""
     if dataset.pixels is not None:
         (run / PICTURES).parent.mkdir(exist_ok=True)
-        np.save(run / PICTURES, from_pixels(dataset.pixels[rows], spec))
+        replace_file(run / PICTURES, lambda file: np.save(file, from_pixels(dataset.pixels[rows], spec)))
