@@ -34,7 +34,7 @@ def check_folder(folder: Path) -> int:
     Raises:
         InputError: no such data set, or a fault of the machine.
     """
-    dataset = load_folder(folder, least_classes=1)
+    dataset = load_folder(folder)
     with Progress("check", len(dataset), "pictures") as progress, ThreadPoolExecutor(os.cpu_count()) as pool:
         checked = []
         for one in pool.map(check_file, dataset.paths):

@@ -177,6 +177,8 @@ def load_folder(root: Path, least_classes: int = 2) -> Dataset:
             f"own, as {classes[0]}/cat; the folder's name is the class name."
         )
 
+    if not part_folders:
+        _check_no_parts(root, next(iter(per_part.values())))
     paths, labels, parts = [], [], []
     for part, by_class in per_part.items():
         for label, name in enumerate(classes):
@@ -257,6 +259,17 @@ def _classes_of(folder: Path, listing: Listing, notes: list[str]) -> dict[str, l
             f"Add some ({KNOWN_AS}), or remove the folder."
         )
     return by_class
+
+
+def _check_no_parts(root: Path, by_class: dict[str, list[Path]]) -> None:
+    """Raises InputError where the classes look like parts: all of them hold the same two or more folders only."""
+    inner = [{path.relative_to(root).parts[1] if len(path.relative_to(root).parts) > 2 else "" for path in pictures}
+             for pictures in by_class.values()]  # fmt: skip
+    if len(inner) > 1 and len(inner[0]) > 1 and "" not in inner[0] and all(names == inner[0] for names in inner):
+        raise InputError(
+            f"{root}: {' and '.join(by_class)} all hold {', '.join(sorted(inner[0]))}. If these are the classes, "
+            "rename the folders above them to train and eval; if not, give the inner folders other names."
+        )
 
 
 def _check_same_classes(folders: dict[str, Path], per_part: dict[str, dict]) -> None:

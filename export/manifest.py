@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 from datasets.base import InputError
+from datasets.files import read_json as read_json_file
 from datasets.files import write_json
 from datasets.image import ImageSpec
 from export.key import encryption_facts
@@ -103,13 +104,31 @@ def read_manifest(folder: Path) -> dict:
             f"{path}: not there. It lies beside the model when it is exported and says how to prepare pictures and "
             "what the classes are; copy it along."
         )
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not readable as JSON ({error}). Export the run again.") from error
+    facts = read_json_file(path, "Export the run again.")
     if facts.get("format") != FORMAT:
         raise InputError(f"{path}: of format {facts.get('format')}, expected {FORMAT}. Export the run again.")
     return facts
+
+
+ANEW = "Copy the bundle again, or export the run again."
+
+
+def check_unchanged(folder: Path, facts: dict, *names: str) -> None:
+    """Whether the manifest, the class names and these files are what was exported; milliseconds.
+
+    Raises:
+        InputError: one was changed.
+    """
+    if facts.get("digest") != digest(facts):
+        raise InputError(
+            f"{folder / MANIFEST}: changed since it was exported. Copy the bundle again, or export the run."
+        )
+    for name in names:
+        path = folder / name
+        if not path.is_file() or sha256(path) != facts["files"].get(name, {}).get("sha256"):
+            raise InputError(
+                f"{path}: missing, or changed since it was exported. Copy the bundle again, or export the run."
+            )
 
 
 def digest(facts: dict) -> str:

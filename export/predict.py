@@ -29,6 +29,7 @@ def show(model: Path, paths: list[Path], csv_path: Path | None, key: bytes | Non
         InputError: a path does not exist, nothing to predict, or the key is not the model's.
     """
     pictures = expand(paths)
+    check_place(csv_path, pictures)
     predictor = load_predictor(model, key=key)
     rows, left_out = [], 0
     with Progress("predict", len(pictures), "pictures") as progress:
@@ -56,6 +57,20 @@ def show(model: Path, paths: list[Path], csv_path: Path | None, key: bytes | Non
         write_csv(csv_path, rows)
         print(f"written: {csv_path}")
     return left_out
+
+
+def check_place(csv_path: Path | None, pictures: list[Path]) -> None:
+    """Before the work, whether its table can be written.
+
+    Raises:
+        InputError: it would replace a picture, or its folder is not there.
+    """
+    if csv_path is None:
+        return
+    if csv_path.is_dir() or not csv_path.parent.is_dir():
+        raise InputError(f"--csv {csv_path}: a folder, or in a folder that is not there. Give the path of a new file.")
+    if csv_path.exists() and any(csv_path.samefile(picture) for picture in pictures):
+        raise InputError(f"--csv {csv_path}: one of the pictures to classify. Give another file.")
 
 
 def expand(paths: list[Path]) -> list[Path]:

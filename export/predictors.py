@@ -8,6 +8,7 @@ predictor = load_predictor(Path("runs/cats_vs_dogs/export/mobilenetv2_image.onnx
 from __future__ import annotations
 
 import abc
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import numpy as np
 from datasets.base import InputError
 from datasets.image import ImageSpec, batches
 from export.key import MODE, right_key
-from export.manifest import MANIFEST, confidence_facts, read_manifest
+from export.manifest import MANIFEST, check_unchanged, confidence_facts, read_manifest
 from finetune.device import usable_cores
 
 BATCH_SIZE = 4  # for MindSpore on the CPU as good as 8, and a third faster beside another process
@@ -63,6 +64,7 @@ class ExportedPredictor(abc.ABC):
         if model.name not in manifest["models"]:
             known = ", ".join(manifest["models"])
             raise InputError(f"{model}: {MANIFEST} beside it does not name this file. It names {known}.")
+        check_unchanged(model.parent, manifest, model.name)
         self.classes = tuple(manifest["classes"])
         self.image = ImageSpec.from_dict(manifest["image"])
         self.confidence = manifest["confidence"]
@@ -136,6 +138,11 @@ def load_predictor(path: Path, threads: int = 0, key: bytes | None = None) -> Ck
     Raises:
         InputError: neither of both, unreadable, its runtime is not installed, or the key is not its.
     """
+    if (path / MANIFEST).is_file():  # a bundle: its first file that has a runtime here
+        names = list(read_manifest(path)["models"])
+        runtimes = {".mindir": "mindspore", ".onnx": "onnxruntime"}
+        name = next((n for n in names if importlib.util.find_spec(runtimes[Path(n).suffix])), names[0])
+        return load_predictor(path / name, threads, key)
     if path.is_dir():
         if key:
             raise InputError(f"{path}: a run folder's CKPT is not encrypted. Leave --enc_key_file out.")

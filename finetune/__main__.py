@@ -203,7 +203,7 @@ def explain(error: OSError | MemoryError) -> str:
     where = f"{error.filename}: " if error.filename else ""
     advice = {
         errno.ENOSPC: "The disk is full: free some space and repeat the command; what is computed is kept.",
-        errno.EACCES: "No permission: change its rights, or write elsewhere by --runs_dir or --cache_dir.",
+        errno.EACCES: "No permission: change its rights, or choose another place.",
         errno.EROFS: "The folder is read-only: choose another with --runs_dir or --cache_dir.",
     }.get(error.errno, "")
     return f"{where}{error.strerror or error}. {advice}".strip()

@@ -156,6 +156,11 @@ def test_a_link_upwards_takes_no_other_class_along(tmp_path):
     assert found.passed_over == {"red": {"broken link": 1, "link to a folder seen before": 1}}
 
 
+def test_parts_under_other_names_are_no_classes(tmp_path):
+    draw_toys(tmp_path, {"train_set": 3, "test_set": 2}, RED_GREEN)
+    expect(tmp_path, "test_set and train_set all hold green, red", "rename the folders above them to train and eval")
+
+
 def test_folders_linked_twice_at_each_level_end(tmp_path):
     for level in range(30):
         (tmp_path / f"level{level}").mkdir()

@@ -20,6 +20,7 @@ from export import bundle, predictors
 from export.golden import telling
 from export.manifest import MANIFEST, digest, sha256
 from export.predictors import load_predictor
+from export.serving.model import open_served
 from finetune.evaluation.calibrate import temper
 
 MODELS = ["mobilenetv2.mindir", "mobilenetv2_image.mindir", "mobilenetv2.onnx", "mobilenetv2_image.onnx"]
@@ -354,3 +355,24 @@ def test_confidence_is_the_same_and_below_the_threshold_it_is_not_sure(run, alon
         assert one["predicted"] == other["predicted"] and one["sure"] == other["sure"]
         assert float(one["confidence"]) == pytest.approx(wanted, abs=2e-6)
         assert float(other["confidence"]) == pytest.approx(wanted, abs=2e-6)
+
+
+def reverse_the_classes(folder):
+    facts = manifest(folder)
+    facts["classes"].reverse()
+    (folder / MANIFEST).write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
+
+
+def change_the_mean(folder):
+    facts = manifest(folder)
+    facts["image"]["mean_unit"][0] = 0.4
+    (folder / MANIFEST).write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
+
+
+@pytest.mark.parametrize("spoil", [reverse_the_classes, change_the_mean, lambda folder: flip(folder / MODELS[2])])
+def test_our_own_readers_do_not_believe_a_changed_bundle(alone, spoil):
+    spoil(alone)
+    with pytest.raises(InputError, match="changed since it was exported"):
+        load_predictor(alone / MODELS[2])
+    with pytest.raises(InputError, match="changed since it was exported"):
+        open_served(alone)

@@ -502,10 +502,10 @@ def test_a_changed_or_unfitting_model_is_not_served(exported, tmp_path):
     facts = json.loads((bundle / MANIFEST).read_text(encoding="utf-8"))
     del facts["files"][path.name], facts["models"][path.name]
     facts["models"]["mobilenetv2.onnx"]["input_form"] = "tensor"
-    (bundle / MANIFEST).write_text(json.dumps(facts), encoding="utf-8")
+    (bundle / MANIFEST).write_text(json.dumps({**facts, "digest": digest(facts)}), encoding="utf-8")
     assert open_served(bundle).source == "mobilenetv2.onnx"
     facts["classes"] = facts["classes"][::-1]
-    (bundle / MANIFEST).write_text(json.dumps(facts), encoding="utf-8")
+    (bundle / MANIFEST).write_text(json.dumps({**facts, "digest": digest(facts)}), encoding="utf-8")
     with pytest.raises(InputError, match="on the golden pictures probabilities differ"):
         open_served(bundle)
 

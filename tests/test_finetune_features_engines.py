@@ -370,3 +370,12 @@ def test_bf16_on_photographs(photographs):
     found = np.concatenate([engine(images[i : i + 8]) for i in range(0, 32, 8)])
     assert engine.precision == "bf16" and not np.array_equal(found, wanted)
     assert cosines(found, wanted).min() >= 0.998 and np.median(cosines(found, wanted)) >= 0.9995
+
+
+def test_openvino_tells_no_statistics_server():
+    code = (
+        "import sys, finetune.features.engines.openvino, openvino.tools.ovc.telemetry_utils\n"
+        "assert not [name for name in sys.modules if name.startswith('openvino_telemetry.')]"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import queue
+import sys
 from pathlib import Path
 from typing import Optional
 
@@ -16,7 +17,7 @@ import numpy as np
 from datasets.base import InputError
 from datasets.image import ImageSpec
 from export.key import right_key
-from export.manifest import MANIFEST, read_manifest, sha256
+from export.manifest import MANIFEST, check_unchanged, read_manifest, sha256
 from finetune.device import init_device, let_ctrl_c_through, usable_cores, without_kernel_guard
 
 BATCH_SIZE = 8  # pictures, at most
@@ -54,6 +55,7 @@ class OpenVinoNetwork:
     together = 2  # pictures; of 8 clients 200 a second were answered, with 8 together 170: answers come evenly
 
     def __init__(self, model, spec: ImageSpec, input_form: str, threads: int):
+        sys.modules.setdefault("openvino_telemetry", None)  # see finetune/features/engines/openvino.py
         import openvino
 
         from export.writers.class_maps import with_class_maps
@@ -119,6 +121,7 @@ def open_served(path: Path, threads: int = 0, key: bytes | None = None) -> Serve
     manifest = read_manifest(bundle)
     network, source = open_network(bundle, run, manifest, threads, key)
     let_ctrl_c_through()
+    check_unchanged(bundle, manifest, *manifest["models"])
     served = Served(bundle, run, manifest, network, source)
     check_golden(served)
     return served

@@ -82,6 +82,12 @@ def _pictures(
             f"{dataset.root}: the class {unknown[0]!r} is not one of {run}: {', '.join(split['classes'])}. "
             "Rename or remove its folder."
         )
+    if dataset.paths is not None:
+        root = Path(split["root"])
+        trained_on = {root / name for part in ("train", "valid") for name in split[part]}
+        count = sum(path.resolve() in trained_on for path in dataset.paths)
+        if count:
+            log.warning("%d of these pictures trained this run: the accuracy is too high", count)
     to_run_label = np.array([split["classes"].index(name) for name in dataset.classes], np.int32)
     pictures = list(dataset.paths) if dataset.pixels is None else from_pixels(dataset.pixels, image)
     return pictures, to_run_label[dataset.labels]

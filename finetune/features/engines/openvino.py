@@ -9,6 +9,10 @@ waits for Python between two of them.
 from __future__ import annotations
 
 import queue
+import sys
+
+# Its telemetry would tell a statistics server of each start; without the package OpenVINO uses its own stand-in.
+sys.modules.setdefault("openvino_telemetry", None)
 
 import numpy as np
 import openvino
