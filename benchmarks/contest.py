@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from datasets.folder import find_pictures
 from datasets.image import ImageSpec, centre_crop, load_images, normalise
+from datasets.listing import find_pictures
 
 FORWARD_PICTURES = 96
 

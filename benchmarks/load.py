@@ -30,8 +30,8 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from datasets.folder import find_pictures
 from datasets.image import DamagedPicture, to_array
+from datasets.listing import find_pictures
 from export.serving.model import BATCH_SIZE, open_served
 
 TOLERANCE = 1e-4  # of a probability: another batch, another order of adding

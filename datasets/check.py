@@ -15,8 +15,9 @@ from typing import NamedTuple
 from datasets.base import cannot_read
 from datasets.decoding.decode import read_file
 from datasets.decoding.formats import DamagedPicture
-from datasets.folder import load_folder, passed_over_lines
+from datasets.folder import load_folder
 from datasets.image import ImageSpec, odd_tone, to_array
+from datasets.listing import passed_over_lines
 from datasets.progress import Progress
 
 SPEC = ImageSpec(size=(224, 224), resize=256, mean_unit=(0.5,) * 3, std_unit=(0.5,) * 3)  # as most weights want them

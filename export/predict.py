@@ -12,8 +12,8 @@ import numpy as np
 
 from datasets.base import InputError
 from datasets.files import write_csv
-from datasets.folder import Listing, passed_over_lines
 from datasets.image import load_images
+from datasets.listing import Listing, passed_over_lines
 from datasets.progress import Progress
 from export.predictors import load_predictor
 from finetune.evaluation.calibrate import temper

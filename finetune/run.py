@@ -17,7 +17,7 @@ from pathlib import Path
 
 from datasets.base import Dataset, InputError, Split
 from datasets.files import write_csv, write_json
-from datasets.folder import passed_over_lines
+from datasets.listing import passed_over_lines
 from datasets.load import load
 from datasets.split import write_split
 from finetune import run_folder

@@ -16,8 +16,9 @@ from PIL import Image
 
 from datasets.base import InputError
 from datasets.files import replace_file
-from datasets.folder import find_pictures, load_folder
+from datasets.folder import load_folder
 from datasets.image import load_images, normalise
+from datasets.listing import find_pictures
 from datasets.split import make_split
 from finetune.features.cache import extract, write_views
 from finetune.features.compute import CHUNK_ROWS
