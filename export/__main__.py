@@ -65,6 +65,15 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     command.add_argument("run", metavar="RUN_OR_BUNDLE", type=Path, help="a run folder, or the export folder of one")
     command.add_argument("--port", type=port, default=8000, help="0 takes a free one; default: 8000")
     add_key_file(command)
+    command.add_argument(
+        "--public_url",
+        "--public-url",
+        type=public_url,
+        action="append",
+        default=[],
+        metavar="URL",
+        help="the address of a proxy before it, as https://demo.example.org/model/; may be given several times",
+    )
     command.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, reachable from this machine only")
     command.add_argument("--threads", type=int, default=0, help="CPU threads; 0: all cores")
     return parser.parse_args(arguments)
@@ -84,6 +93,15 @@ def port(text: str) -> int:
     if not (text.isdigit() and int(text) < 65536):
         raise argparse.ArgumentTypeError(f"{text} is not a port; ports are 0 to 65535")
     return int(text)
+
+
+def public_url(text: str) -> str:
+    from urllib.parse import urlsplit
+
+    url = urlsplit(text)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise argparse.ArgumentTypeError(f"{text} is not an address, as https://demo.example.org/model/")
+    return text
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -120,7 +138,7 @@ def act(parsed: argparse.Namespace) -> int:
     if parsed.verb == "serve":
         from export.serving.server import serve
 
-        serve(parsed.run, parsed.host, parsed.port, parsed.threads, key)
+        serve(parsed.run, parsed.host, parsed.port, parsed.threads, key, parsed.public_url)
         return 0
 
     from export.parity import half_of, table

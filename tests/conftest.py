@@ -174,11 +174,11 @@ def exported(finished, tmp_path_factory) -> Path:
 
 
 @contextlib.contextmanager
-def served_at(served, host: str = "127.0.0.1"):
+def served_at(served, host: str = "127.0.0.1", public_urls=()):
     """The real server in a thread; gives its address."""
     from export.serving.server import make_server
 
-    server = make_server(served, host, 0)
+    server = make_server(served, host, 0, public_urls)
     listening = server.config.bind_socket()
     listening.listen()
     thread = threading.Thread(target=server.run, args=([listening],))

@@ -1,9 +1,13 @@
 """The page in a real browser: choose, paste, drop, several files, a broken one, languages, keyboard, hostile names."""
 
 import base64
+import contextlib
 import io
 import os
 import shutil
+import socket
+import subprocess
+import time
 
 import pytest
 from conftest import draw_toy, served_at
@@ -64,6 +68,59 @@ def green(tmp_path):
 
 def answers(page):
     return page.locator("#list > li")
+
+
+NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+CONFIG = """
+daemon off; pid {place}/pid; error_log {place}/error.log;
+events {{}}
+http {{
+  access_log off; client_max_body_size 32m;
+  client_body_temp_path {place}/body; proxy_temp_path {place}/proxy; fastcgi_temp_path {place}/fastcgi;
+  uwsgi_temp_path {place}/uwsgi; scgi_temp_path {place}/scgi;
+  server {{
+    listen 127.0.0.1:{port};
+    location /model/ {{ proxy_pass {url}/; proxy_set_header Host $host; proxy_request_buffering off; }}
+  }}
+}}
+"""
+
+
+@pytest.fixture
+def proxied(exported, tmp_path):
+    """The address of an nginx with a path prefix before the server, as docs/shipping.md describes it."""
+    if NGINX is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("no nginx. Install it: apt-get install nginx")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    public = f"http://localhost:{port}/model/"
+    with served_at(open_served(exported), public_urls=[public]) as url:
+        config = tmp_path / "nginx.conf"
+        config.write_text(CONFIG.format(place=tmp_path, port=port, url=url), encoding="utf-8")
+        nginx = subprocess.Popen([NGINX, "-c", str(config), "-p", str(tmp_path)], stderr=subprocess.DEVNULL)
+        try:
+            yield public
+        finally:
+            nginx.terminate()
+            nginx.wait()
+
+
+def test_the_page_behind_a_proxy_with_a_prefix(browser, proxied, red):
+    context = browser.new_context(locale="en-GB")
+    context.set_default_timeout(60_000)
+    opened = context.new_page()
+    for _ in range(100):  # until nginx listens
+        with contextlib.suppress(playwright.Error):
+            opened.goto(proxied)
+            break
+        time.sleep(0.1)
+    expect(opened.locator("body")).to_have_attribute("data-ready", "yes")
+    with opened.expect_file_chooser() as chooser:
+        opened.get_by_role("button", name="Choose pictures").click()
+    chooser.value.set_files(red)
+    expect(opened.locator("#list > li .verdict")).to_contain_text("red")
+    context.close()
 
 
 def test_a_chosen_picture_gets_bars_and_a_map(page, red):

@@ -1,5 +1,6 @@
 """The JSON API: good pictures, hostile ones, foreign pages, slow clients, a full queue, and stopping."""
 
+import contextlib
 import csv
 import http.client
 import io
@@ -384,11 +385,67 @@ def begin(url, good) -> tuple[http.client.HTTPConnection, bytes]:
 
 
 def test_a_slow_client_holds_nobody_and_is_told(url, good, monkeypatch):
-    monkeypatch.setattr(guard, "READ_SECONDS", 1.0)
+    monkeypatch.setattr(guard, "STANDSTILL_SECONDS", 1.0)
     slow, _ = begin(url, good)
     assert httpx.post(f"{url}/predict", files=pictures(good)).status_code == 200
     response = slow.getresponse()
     assert response.status == 408 and json.loads(response.read())["error"]["reason"] == "too_slow"
+
+
+def test_a_telephone_on_a_slow_line_is_waited_for(url, good, monkeypatch):
+    """Longer in all than it may stand still; but not for ever."""
+    monkeypatch.setattr(guard, "STANDSTILL_SECONDS", 1.0)
+    for whole, status in ((600.0, 200), (2.0, 408)):
+        monkeypatch.setattr(guard, "READ_SECONDS", whole)
+        place = urlsplit(url)
+        body = b'--x\r\nContent-Disposition: form-data; name="picture"; filename="a"\r\n\r\n' + good + b"\r\n--x--\r\n"
+        connection = http.client.HTTPConnection(place.hostname, place.port, timeout=60)
+        connection.putrequest("POST", "/predict")
+        connection.putheader("Content-Type", "multipart/form-data; boundary=x")
+        connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders()
+        step = len(body) // 8 + 1
+        with contextlib.suppress(OSError):
+            for start in range(0, len(body), step):
+                connection.send(body[start : start + step])
+                time.sleep(0.4)
+        assert connection.getresponse().status == status
+
+
+def raw(url: str, sent: bytes) -> tuple[int, dict]:
+    place = urlsplit(url)
+    with socket.create_connection((place.hostname, place.port), 60) as connection:
+        connection.sendall(sent)
+        received = b""
+        while part := connection.recv(4096):
+            received += part
+    head, _, content = received.partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(content)
+
+
+def test_health_under_any_name_and_errors_of_http_in_json(url):
+    assert raw(url, b"GET /health HTTP/1.0\r\n\r\n")[0] == 200
+    assert raw(url, b"GET /health HTTP/1.1\r\nHost: 10.1.2.3.nip.io\r\nConnection: close\r\n\r\n")[0] == 200
+    status, answer = raw(url, b"GARBAGE\r\n\r\n")
+    assert status == 400 and answer["error"]["reason"] == "not_http"
+    response = httpx.put(f"{url}/predict")
+    assert (response.status_code, reason(response)) == (405, "method") and response.headers["Allow"] == "POST"
+
+
+def test_a_proxy_is_told_by_its_public_url(exported, good):
+    public = ["https://demo.example.org/model/", "http://other.example.org:8080"]
+    with served_at(open_served(exported), public_urls=public) as url:
+        for host, origin, path, status in (
+            ("demo.example.org", "https://demo.example.org", "/predict", 200),
+            ("demo.example.org", "https://demo.example.org", "/model/predict", 200),  # the proxy leaves its prefix
+            ("127.0.0.1:9", "https://demo.example.org", "/predict", 200),  # the proxy names itself
+            ("other.example.org:8080", "http://other.example.org:8080", "/predict", 200),
+            ("demo.example.org", "https://evil.example.org", "/predict", 403),
+            ("evil.example.org", "https://evil.example.org", "/predict", 400),
+        ):
+            response = httpx.post(f"{url}{path}", files=pictures(good), headers={"Host": host, "Origin": origin})
+            assert response.status_code == status, (host, origin, response.text)
+            assert status == 200 or "--public_url" in response.text
 
 
 def test_headers_that_never_end_are_given_up(url, monkeypatch):

@@ -277,6 +277,28 @@ def test_too_little_memory_stops_the_run_and_keeps_what_is_computed(pictures, ca
     assert run(pictures, cache).computed <= 12
 
 
+def test_a_changed_bit_is_noticed_and_computed_again(pictures, cache):
+    first = run(pictures, cache).rows[:]
+    for at in (-3, 2000, 130):
+        (chunk,) = cache.rglob("*.features.npy")
+        changed = bytearray(chunk.read_bytes())
+        changed[at % len(changed)] ^= 1
+        chunk.write_bytes(changed)
+        again = run(pictures, cache)
+        assert again.computed == 20 and np.array_equal(again.rows, first)
+    assert run(pictures, cache).computed == 0
+
+
+@pytest.mark.parametrize("pattern", ["*.features.npy", "*.keys.npy", "files.npy"])
+def test_damaged_heads_cost_computing_only(pictures, cache, pattern):
+    first = run(pictures, cache).rows[:]
+    (cache / "files.npy").touch()
+    for head in (b"\x93NUMPY\x01\x00v\x00{'descr'", b"", b"\x93NUMPY\x01\x00\xff\xff" + b"(" * 999, b"\0" * 200):
+        for path in cache.rglob(pattern):
+            path.write_bytes(head)
+        assert np.array_equal(run(pictures, cache).rows, first)
+
+
 def test_what_is_odd_about_a_picture_is_known_from_the_cache_too(pictures, cache):
     Image.new("RGB", (40, 40), "white").save(pictures[5])
     Image.fromarray(np.tile(np.arange(8, dtype=np.uint8), (40, 5))).save(pictures[7])

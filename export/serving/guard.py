@@ -4,7 +4,7 @@ Host       A foreign page can point its own name at this machine (DNS rebinding)
            origin. Names are refused unless they are this server's; an address written in numbers cannot be rebound.
 Origin     A foreign page can post a form without asking. What browsers send along tells, and is refused.
 Size       Bodies are counted while they are read, whatever Content-Length says.
-Time       The whole body must arrive within READ_SECONDS, and headers within HEADER_SECONDS.
+Time       A body may stand still for STANDSTILL_SECONDS, and take READ_SECONDS; headers take HEADER_SECONDS.
 Number     So many requests at once, and so many from one address.
 """
 
@@ -12,18 +12,22 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import json
 import logging
 import socket
 import time
 from collections import Counter
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
+from starlette.exceptions import HTTPException
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from export.serving.refusal import Refusal
 
 UPLOAD_BYTES = 32 * 2**20  # of one request
-READ_SECONDS = 20.0
+READ_SECONDS = 600.0  # a telephone on a slow line
+STANDSTILL_SECONDS = 20.0
 HEADER_SECONDS = 10.0
 HEADER_BYTES = 2**16
 REQUESTS = 256  # at once
@@ -47,11 +51,14 @@ log = logging.getLogger("export.serving.server")
 
 
 class Guard:
-    """ASGI middleware. `host` is the one that the server listens on."""
+    """ASGI middleware. `host` is the one that the server listens on, `public_urls` are those of proxies before it."""
 
-    def __init__(self, app, host: str):
+    def __init__(self, app, host: str, public_urls: Sequence[str] = ()):
         self.app = app
-        self.names = {"localhost", host.lower(), socket.gethostname().lower()}
+        public = [urlsplit(url) for url in public_urls]
+        self.names = {"localhost", host.lower(), socket.gethostname().lower(), *(url.hostname for url in public)}
+        self.origins = {f"{url.scheme}://{url.netloc}".lower() for url in public}
+        self.prefixes = sorted({url.path.rstrip("/") for url in public} - {""}, key=len, reverse=True)
         self.running: Counter[str] = Counter()
 
     async def __call__(self, scope, receive, send) -> None:
@@ -67,6 +74,7 @@ class Guard:
                 message["headers"] = [*message.get("headers", []), *SECURITY_HEADERS]
             await send(message)
 
+        scope = self.without_prefix(scope)
         address = (scope.get("client") or ("",))[0]
         body = Body(scope, receive)
         self.running[address] += 1
@@ -77,6 +85,9 @@ class Guard:
             if refusal.close and not body.complete:
                 await drain(receive)
             await refusal.response()(scope, receive, send_safely)
+        except HTTPException as error:  # the router's way to say so
+            wrong = Refusal(error.status_code, "method", "This path does not know the method; see /openapi.json.", True)
+            await wrong.response(error.headers)(scope, receive, send_safely)
         except Exception:
             log.exception("%s %s", scope["method"], scope["path"])
             if not begun:
@@ -90,17 +101,30 @@ class Guard:
     def check(self, scope, address: str) -> None:
         headers = dict(scope["headers"])
         host = headers.get(b"host", b"").decode("latin-1")
+        if scope["path"] == "/health":  # asked by programs, under any name or none, and it tells nothing
+            return
         if not self.knows(host):
-            raise Refusal(400, "host", "This name is not this server's. Use the address that it printed.", close=True)
-        origin = headers.get(b"origin", b"").decode("latin-1")
-        foreign = origin and urlsplit_netloc(origin) != host.lower()
+            message = (
+                "This name is not this server's. Use the address that it printed, or start it with --public_url URL."
+            )
+            raise Refusal(400, "host", message, close=True)
+        origin = headers.get(b"origin", b"").decode("latin-1").lower()
+        foreign = origin and urlsplit_netloc(origin) != host.lower() and origin not in self.origins
         navigation = headers.get(b"sec-fetch-mode") == b"navigate" and scope["method"] == "GET"
         if (foreign or headers.get(b"sec-fetch-site") in (b"cross-site", b"same-site")) and not navigation:
-            raise Refusal(403, "origin", "Asked by a page of another origin.", close=True)
-        if self.running[address] > REQUESTS_AN_ADDRESS:
+            message = "Asked by a page of another origin. Behind a proxy, give the server --public_url URL."
+            raise Refusal(403, "origin", message, close=True)
+        if self.running[address] > REQUESTS_AN_ADDRESS and not self.origins:  # a proxy asks for all
             raise Refusal(429, "too_many", f"More than {REQUESTS_AN_ADDRESS} requests at once from one address.", True)
         if self.running.total() > REQUESTS:
             raise Refusal(503, "too_many", f"More than {REQUESTS} requests at once.", close=True)
+
+    def without_prefix(self, scope):
+        """The same request as if the server stood at the root, where a proxy has left its prefix on the path."""
+        for prefix in self.prefixes:
+            if scope["path"].startswith(f"{prefix}/"):
+                return {**scope, "path": scope["path"][len(prefix) :], "app": self}
+        return {**scope, "app": self}
 
     def knows(self, host: str) -> bool:
         try:
@@ -137,11 +161,11 @@ class Body:
         if self.stated_too_large:
             raise too_large()
         try:
-            message = await asyncio.wait_for(self.receive(), max(0.0, self.deadline - time.monotonic()))
+            left = min(STANDSTILL_SECONDS, max(0.0, self.deadline - time.monotonic()))
+            message = await asyncio.wait_for(self.receive(), left)
         except asyncio.TimeoutError:
-            raise Refusal(
-                408, "too_slow", f"The request did not arrive whole within {READ_SECONDS:.0f} s.", close=True
-            ) from None
+            message = f"Nothing arrived for {STANDSTILL_SECONDS:.0f} s, or not all within {READ_SECONDS:.0f} s."
+            raise Refusal(408, "too_slow", message, close=True) from None
         self.left -= len(message.get("body", b""))
         if self.left < 0:
             raise too_large()
@@ -172,6 +196,13 @@ async def drain(receive) -> None:
 
 class PatientProtocol(AutoHTTPProtocol):
     """uvicorn's, which itself waits for ever for the end of the headers, however long they are."""
+
+    def send_400_response(self, msg: str) -> None:
+        """What is not HTTP at all: in the form of all the other errors."""
+        content = json.dumps({"error": Refusal(400, "not_http", msg).facts()}).encode()
+        head = f"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n"
+        self.transport.write(f"{head}Connection: close\r\n\r\n".encode() + content)
+        self.transport.close()
 
     def connection_made(self, transport) -> None:
         super().connection_made(transport)

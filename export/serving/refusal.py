@@ -27,8 +27,8 @@ class Refusal(Exception):
     def facts(self) -> dict:
         return {"status": self.status, "reason": self.reason, "message": self.message}
 
-    def response(self) -> Json:
-        headers = {"Connection": "close"} if self.close else {}
+    def response(self, more_headers: dict | None = None) -> Json:
+        headers = {**(more_headers or {}), **({"Connection": "close"} if self.close else {})}
         if self.status in (429, 503):
             headers["Retry-After"] = "1"
         return Json({"error": self.facts()}, status_code=self.status, headers=headers)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from starlette.routing import Route, Router
 from datasets.base import InputError
 from export.serving.batcher import Batcher, Full
 from export.serving.card import Card
-from export.serving.guard import READ_SECONDS, UPLOAD_BYTES, Guard, PatientProtocol
+from export.serving.guard import STANDSTILL_SECONDS, UPLOAD_BYTES, Guard, PatientProtocol
 from export.serving.model import Served, open_served
 from export.serving.openapi import description
 from export.serving.refusal import Json, Refusal
@@ -43,7 +44,7 @@ KINDS = {
 class Application:
     """`app` is the ASGI application. `host` is the one that the server listens on."""
 
-    def __init__(self, served: Served, host: str):
+    def __init__(self, served: Served, host: str, public_urls: Sequence[str] = ()):
         self.served = served
         self.card = Card(served, limits={"pictures": PICTURES, "bytes": UPLOAD_BYTES})
         self.accepted = 0
@@ -56,7 +57,7 @@ class Application:
             Route("/openapi.json", fixed(description(served.manifest["name"]))),
             *page_routes(),
         ]
-        self.app = Guard(Router(routes, default=not_found, lifespan=self.lifespan), host)
+        self.app = Guard(Router(routes, default=not_found, lifespan=self.lifespan), host, public_urls)
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _app):
@@ -150,9 +151,9 @@ async def not_found(scope, receive, send) -> None:
     raise Refusal(404, "not_found", "There is nothing here. The page is at /, the description at /openapi.json.")
 
 
-def make_server(served: Served, host: str, port: int) -> uvicorn.Server:
+def make_server(served: Served, host: str, port: int, public_urls: Sequence[str] = ()) -> uvicorn.Server:
     config = uvicorn.Config(
-        Application(served, host).app,
+        Application(served, host, public_urls).app,
         host=host,
         port=port,
         http=PatientProtocol,
@@ -162,19 +163,26 @@ def make_server(served: Served, host: str, port: int) -> uvicorn.Server:
         log_level="warning",
         server_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=int(READ_SECONDS) + 10,
+        timeout_graceful_shutdown=int(STANDSTILL_SECONDS) + 10,
     )
     return uvicorn.Server(config)
 
 
-def serve(path: Path, host: str, port: int, threads: int = 0, key: bytes | None = None) -> None:
+def serve(
+    path: Path,
+    host: str,
+    port: int,
+    threads: int = 0,
+    key: bytes | None = None,
+    public_urls: Sequence[str] = (),
+) -> None:
     """Serve a run folder or a bundle until it is told to stop; what was accepted by then is answered.
 
     Raises:
         InputError: there is no model to serve, or the port cannot be had.
     """
     served = open_served(path, threads, key)
-    server = make_server(served, host, port)
+    server = make_server(served, host, port, public_urls)
     try:
         listening = server.config.bind_socket()
         listening.listen(server.config.backlog)  # the address is printed next, and may be asked at once
@@ -183,6 +191,8 @@ def serve(path: Path, host: str, port: int, threads: int = 0, key: bytes | None 
     address = f"[{host}]" if ":" in host else host
     print(f"serving {served.source} of {served.bundle} by {served.runtime}")
     print(f"http://{address}:{listening.getsockname()[1]}/  (Ctrl-C stops)", flush=True)
+    for url in public_urls:
+        print(f"behind a proxy: {url}", flush=True)
     with contextlib.suppress(KeyboardInterrupt):
         server.run([listening])
     print("stopped; what was accepted has been answered.")

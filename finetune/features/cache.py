@@ -59,6 +59,8 @@ def extract(
     store = FeatureStore(Path(cache_dir), store_facts(spec, backbone.digest, engine.numeric_class))
     keys, damaged = hash_files(paths, Path(cache_dir), threads)
     index = store.read_index()
+    if store.drop_damaged({index[key][0] for key in keys if key in index}):
+        index = store.read_index()
     missing = [row for row in first_of_each(keys) if keys[row] not in index]
     computed, seconds = 0, 0.0
     if missing:

@@ -77,7 +77,7 @@ class Memory:
         try:
             records = np.load(file).astype(RECORD, casting="no")
             self.known = dict(zip(records["stat"].tolist(), records["sha256"].tolist()))
-        except (OSError, ValueError, EOFError, TypeError):
+        except Exception:  # NumPy raises nearly any type on a damaged head
             pass  # not there yet, or damaged: everything is read
 
     def digest(self, path: Path) -> bytes:

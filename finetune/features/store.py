@@ -2,6 +2,7 @@
 
     <cache_dir>/features/<facts>/facts.json
     <cache_dir>/features/<facts>/<chunk>.features.npy     float32 (n, D)
+    <cache_dir>/features/<facts>/<chunk>.crc32            of the file of features, 8 hexadecimal digits
     <cache_dir>/features/<facts>/<chunk>.keys.npy         uint8 (n, 32), written last: marks it complete
     <cache_dir>/features/<facts>/<chunk>.tones.json       {key: what is odd about the picture}, of few
 
@@ -15,11 +16,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import logging
 import os
 import time
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +30,7 @@ import numpy as np
 from datasets.base import InputError
 from datasets.files import replace_file
 
+PIECE_BYTES = 1 << 22
 STALE_SECONDS = 24 * 3600  # temporary files of killed runs are removed after this
 
 log = logging.getLogger("finetune")
@@ -54,10 +58,13 @@ class FeatureStore:
     def write_chunk(self, keys: Sequence[bytes], features: np.ndarray) -> None:
         packed = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(len(keys), 32)
         name = hashlib.sha256(packed.tobytes()).hexdigest()[:32]
-        files = {f"{name}.features.npy": features.astype(np.float32, copy=False), f"{name}.keys.npy": packed}
-        for file_name, array in files.items():
-            if not (self.folder / file_name).exists():  # another run was first, with the same rows
-                replace_file(self.folder / file_name, lambda f, array=array: np.save(f, array))
+        content = io.BytesIO()
+        np.save(content, features.astype(np.float32, copy=False))
+        check = f"{zlib.crc32(content.getbuffer()):08x}".encode()
+        if not (self.folder / f"{name}.keys.npy").exists():  # else another run was first, with the same rows
+            replace_file(self.folder / f"{name}.features.npy", lambda f: f.write(content.getbuffer()))
+            replace_file(self.folder / f"{name}.crc32", lambda f: f.write(check))
+            replace_file(self.folder / f"{name}.keys.npy", lambda f: np.save(f, packed))
 
     def read_index(self) -> dict[bytes, tuple[Path, int]]:
         """Key -> (features file, row in it). A chunk that does not read back whole is removed."""
@@ -68,13 +75,27 @@ class FeatureStore:
                 keys = np.load(keys_file)
                 if len(np.load(features_file, mmap_mode="r")) != len(keys):
                     raise ValueError("the number of rows differs")
-            except (OSError, ValueError, EOFError) as error:
-                log.warning("%s: damaged chunk of the feature cache, computed again (%s)", keys_file, error)
-                keys_file.unlink(missing_ok=True)
-                features_file.unlink(missing_ok=True)
+            except Exception as error:  # NumPy raises nearly any type on a damaged head
+                self._remove_chunk(features_file, error)
                 continue
             index.update({key.tobytes(): (features_file, row) for row, key in enumerate(keys)})
         return index
+
+    def drop_damaged(self, features_files: Iterable[Path]) -> bool:
+        """Remove chunks in which a bit has changed since they were written. Whether there was one."""
+        dropped = False
+        for file in features_files:
+            check = file.with_name(file.name.replace(".features.npy", ".crc32"))
+            if check.is_file() and check.read_bytes() != f"{crc32_of(file):08x}".encode():  # older ones have none
+                self._remove_chunk(file, "its checksum differs")
+                dropped = True
+        return dropped
+
+    def _remove_chunk(self, features_file: Path, error: object) -> None:
+        log.warning("%s: damaged chunk of the feature cache, computed again (%s)", features_file, error)
+        for suffix in (".keys.npy", ".crc32", ".features.npy"):
+            with contextlib.suppress(OSError):
+                features_file.with_name(features_file.name.replace(".features.npy", suffix)).unlink()
 
     def write_tones(self, tones: dict[bytes, str]) -> None:
         """Remember what was odd about pictures, so that it is said when their rows come from the store, too."""
@@ -100,6 +121,14 @@ class FeatureStore:
         for leftover in self.folder.glob("*.tmp"):
             if time.time() - leftover.stat().st_mtime > STALE_SECONDS:
                 leftover.unlink(missing_ok=True)
+
+
+def crc32_of(path: Path) -> int:
+    value = 0
+    with path.open("rb") as file:
+        while piece := file.read(PIECE_BYTES):
+            value = zlib.crc32(piece, value)
+    return value
 
 
 class StoredRows:
