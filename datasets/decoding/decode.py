@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import threading
 import time
 import warnings
@@ -86,7 +87,8 @@ def read_file(path: Path) -> bytes:
     """
     try:
         with path.open("rb") as file:
-            return file.read(LARGEST_FILE + 1)
+            large = os.fstat(file.fileno()).st_size > LARGEST_FILE
+            return file.read(LARGEST_FILE + 1 if large else -1)
     except FileNotFoundError:
         if path.parent.is_dir():
             raise DamagedPicture("not there any more") from None
