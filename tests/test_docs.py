@@ -100,7 +100,7 @@ def test_both_languages_say_the_same(page, translated):
     ("text", "wrong"),
     [
         ("[x](docs/nothing.md)", "link"),
-        ("see `finetune/features.py`", "path"),
+        ("see `finetune/nothing.py`", "path"),
         ("`python -m finetune run --no_such_flag`", "flag"),
         ("python -m export RUN --dataset_path D", "flag"),
     ],
