@@ -3,6 +3,7 @@
 import io
 import re
 import subprocess
+import sys
 import threading
 import time
 import tracemalloc
@@ -10,6 +11,7 @@ import tracemalloc
 import numpy as np
 import odd_pictures
 import pytest
+from conftest import CHECKOUT
 from odd_pictures import ALL, COLOURS, DEEP, GOOD, GREY, HEIC, HIDDEN, JPEG, LEVELS, SIDE, array, saved, transparent
 from PIL import Image, JpegImagePlugin
 
@@ -375,3 +377,19 @@ def test_text_that_unpacks_to_much_costs_no_memory():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 3_000_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the largest memory of a process is asked as Linux states it")
+def test_sixteen_bits_of_88_megapixels_take_less_than_600_mb(tmp_path):
+    """In a process of its own, whose largest memory is that of this one picture."""
+    Image.fromarray(np.full((9400, 9400), 30000, np.uint16)).save(tmp_path / "deep.png", compress_level=1)
+    code = (
+        "import resource, sys\n"
+        "from datasets.decoding.decode import decode\n"
+        "found = decode(open(sys.argv[1], 'rb').read(), 256)\n"
+        "assert found.size == (9400, 9400) and found.picture.getpixel((9, 9)) == (117, 117, 117)\n"
+        "print(open('/proc/self/status').read().partition('VmHWM:')[2].split()[0])"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "deep.png")]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, encoding="utf-8")
+    assert done.returncode == 0 and int(done.stdout) < 600_000, done.stdout + done.stderr
