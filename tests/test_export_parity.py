@@ -118,12 +118,14 @@ def test_predict_errors(finished, tmp_path):
     ):
         done = call("finetune", "predict", *arguments)
         assert done.returncode == 2 and words in done.stderr, done.stderr
-    (tmp_path / "a.png").write_bytes(toy_picture := (CHECKOUT / "docs" / "before_after.jpg").read_bytes())
+    picture = (CHECKOUT / "docs" / "before_after.jpg").read_bytes()
+    (tmp_path / "a.png").write_bytes(picture)
     for table, words in ((tmp_path / "a.png", "one of the pictures"), (tmp_path / "no" / "x.csv", "not there")):
         done = call("finetune", "predict", model, tmp_path / "a.png", "--csv", table)
         assert done.returncode == 2 and words in done.stderr
-    assert (tmp_path / "a.png").read_bytes() == toy_picture
-    assert "before" not in call("finetune", "predict", model.parent, tmp_path / "a.png").stderr  # a bundle's folder
+    assert (tmp_path / "a.png").read_bytes() == picture
+    done = call("finetune", "predict", model.parent, tmp_path / "a.png")  # the bundle's folder in place of its file
+    assert done.returncode == 0 and str(tmp_path / "a.png") in done.stdout, done.stderr
     done = call("finetune", "predict", model, tmp_path / "bad.jpg")
     assert done.returncode == 1 and "None of the 1 picture(s)" in done.stderr
 
