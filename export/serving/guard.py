@@ -99,10 +99,14 @@ class Guard:
                 del self.running[address]
 
     def check(self, scope, address: str) -> None:
-        headers = dict(scope["headers"])
-        host = headers.get(b"host", b"").decode("latin-1")
+        if self.running[address] > REQUESTS_AN_ADDRESS and not self.origins:  # a proxy asks for all
+            raise Refusal(429, "too_many", f"More than {REQUESTS_AN_ADDRESS} requests at once from one address.", True)
+        if self.running.total() > REQUESTS:
+            raise Refusal(503, "too_many", f"More than {REQUESTS} requests at once.", close=True)
         if scope["path"] == "/health":  # asked by programs, under any name or none, and it tells nothing
             return
+        headers = dict(scope["headers"])
+        host = headers.get(b"host", b"").decode("latin-1")
         if not self.knows(host):
             message = (
                 "This name is not this server's. Use the address that it printed, or start it with --public_url URL."
@@ -114,10 +118,6 @@ class Guard:
         if (foreign or headers.get(b"sec-fetch-site") in (b"cross-site", b"same-site")) and not navigation:
             message = "Asked by a page of another origin. Behind a proxy, give the server --public_url URL."
             raise Refusal(403, "origin", message, close=True)
-        if self.running[address] > REQUESTS_AN_ADDRESS and not self.origins:  # a proxy asks for all
-            raise Refusal(429, "too_many", f"More than {REQUESTS_AN_ADDRESS} requests at once from one address.", True)
-        if self.running.total() > REQUESTS:
-            raise Refusal(503, "too_many", f"More than {REQUESTS} requests at once.", close=True)
 
     def without_prefix(self, scope):
         """The same request as if the server stood at the root, where a proxy has left its prefix on the path."""
