@@ -6,14 +6,20 @@ on a full disk there is the old one, or none, never half of one.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import errno
+import hashlib
+import io
 import json
 import os
+import sys
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
+
+from filelock import FileLock, Timeout
 
 from datasets.base import InputError
 
@@ -42,7 +48,15 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, facts: dict) -> None:
-    write_text(path, json.dumps(facts, ensure_ascii=False, indent=1))
+    """With its `digest`, so that a change is noticed when it is read."""
+    facts = json.loads(json.dumps(facts))  # as it will be read: keys are text, tuples are lists
+    write_text(path, json.dumps({**facts, "digest": digest(facts)}, ensure_ascii=False, indent=1))
+
+
+def digest(facts: dict) -> str:
+    """sha256 of the facts, whatever the order and the spacing of the JSON text; its own entry does not count."""
+    rest = {key: value for key, value in facts.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def write_csv(path: Path, rows: Iterable[Mapping]) -> None:
@@ -62,17 +76,60 @@ class _Lines(list):
         self.append(line)
 
 
-def read_json(path: Path, again: str) -> dict:
-    """A JSON object. `again`: what makes the file anew.
+@contextlib.contextmanager
+def one_at_a_time(mark: Path) -> Iterator[None]:
+    """Only one process at once is in a block with this `mark`, a file that stays; others wait, and say so.
+
+    The lock ends with its process, however that ends.
+    """
+    lock = FileLock(mark, mode=0o644)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"waiting: another process is at work in {mark.parent}", file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def read_json(path: Path, again: str, needed: Mapping[str, type] | None = None) -> dict:
+    """A JSON object. `again`: what makes the file anew; `needed`: entries without which it is of no use.
 
     Raises:
-        InputError: damaged, or something else than an object.
+        InputError: damaged, or changed since it was written.
         OSError: not there, or a fault of the machine.
     """
     try:
         facts = json.loads(path.read_bytes().decode("utf-8"))
         if not isinstance(facts, dict):
             raise ValueError(f"a {type(facts).__name__} where an object was written")
+        for key, kind in (needed or {}).items():
+            if not isinstance(facts.get(key), kind):
+                raise ValueError(f"no {key}" if key not in facts else f"{key} is a {type(facts[key]).__name__}")
+        if facts.get("digest", digest(facts)) != digest(facts):  # earlier versions wrote none into most files
+            raise ValueError("changed since it was written")
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: damaged ({error}). {again}") from error
     return facts
+
+
+def read_csv(path: Path, columns: Mapping[str, type], again: str) -> list[dict]:
+    """The rows of a CSV file with these columns, each value as its type; other columns stay text.
+
+    Raises:
+        InputError: damaged, or a column is missing.
+        OSError: not there, or a fault of the machine.
+    """
+    try:
+        rows = list(csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8"), newline="")))
+        if not rows:
+            raise ValueError("no rows")
+        if not rows[0].keys() >= columns.keys():
+            raise ValueError(f"no column {', '.join(sorted(columns.keys() - rows[0].keys()))}")
+        if any(None in row or None in row.values() for row in rows):
+            raise ValueError("a row with more or fewer cells than the head")
+        return [{**row, **{name: kind(row[name]) for name, kind in columns.items()}} for row in rows]
+    except (ValueError, csv.Error) as error:
+        raise InputError(f"{path}: damaged ({error}). {again}") from error

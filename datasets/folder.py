@@ -22,6 +22,7 @@ import numpy as np
 from datasets.base import Dataset, InputError
 from datasets.decoding.formats import KNOWN_AS
 from datasets.listing import Listing, entries, is_picture
+from datasets.names import check_class_name, shown
 
 TRAIN_FOLDERS = ("train", "training")
 VALID_FOLDERS = ("val", "valid", "validation", "validation_preprocess")
@@ -34,8 +35,8 @@ def load_folder(root: Path, least_classes: int = 2) -> Dataset:
     """Read the names (not the pixels) of a folder dataset.
 
     Raises:
-        InputError: no such folder, no pictures, fewer classes, an empty class folder, classes that differ between the
-            parts, or a folder that cannot be listed.
+        InputError: no such folder, no pictures, fewer classes, an empty class folder, a class name that is no line of
+            text, classes that differ between the parts, or a folder that cannot be listed.
     """
     root = Path(root)
     if not root.is_dir():
@@ -63,7 +64,7 @@ def load_folder(root: Path, least_classes: int = 2) -> Dataset:
             labels += [label] * len(by_class[name])
             parts += [part] * len(by_class[name])
     return Dataset(
-        name=root.resolve().name,
+        name=shown(root.resolve().name),
         root=root,
         paths=tuple(paths),
         labels=np.array(labels, dtype=np.int32),
@@ -121,6 +122,7 @@ def _classes_of(folder: Path, listing: Listing, notes: list[str]) -> dict[str, l
         if not pictures and path.name == VIEWS_FOLDER:
             listing.passed_over.pop(listing.place(path))
             continue
+        check_class_name(path)
         name = unicodedata.normalize("NFC", path.name)
         if name in by_class:
             notes.append(f"{listing.place(path)} and {listing.place(spelt[name])} are one class in two Unicode forms")

@@ -10,7 +10,12 @@ import logging
 import sys
 from pathlib import Path
 
-from datasets.base import InputError, MachineFault
+try:
+    from datasets.base import InputError, MachineFault
+except ModuleNotFoundError as error:
+    from finetune.whose_datasets import complaint
+
+    sys.exit(complaint(error))
 from datasets.console import open_console
 from finetune.__main__ import explain
 from finetune.config import CHOICES

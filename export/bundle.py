@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datasets.base import InputError
-from datasets.files import write_json
+from datasets.files import one_at_a_time, write_json
 from export.golden import write_golden, write_labels, write_scripts
 from export.key import read_key, right_key
 from export.manifest import INPUT_FORMS, MANIFEST, SUFFIXES, model_facts, model_name, read_manifest, write_manifest
@@ -24,6 +24,7 @@ from export.predictors import import_onnxruntime
 from finetune.run_folder import read_json
 
 PARITY = "parity.json"
+LOCK = ".export.lock"  # in the run folder: two exports of one run wait for each other
 
 
 def export_run(
@@ -53,7 +54,11 @@ def export_run(
                 "Leave ONNX out of --file_format."
             )
         import_onnxruntime()
-    trained = load_trained(run)
+    with one_at_a_time(run / LOCK):
+        return _export_run(load_trained(run), run, threads, file_formats, input_forms, batch_size, key)
+
+
+def _export_run(trained, run: Path, threads: int, file_formats, input_forms, batch_size, key) -> dict:
     folder = run / "export"
     unfinished = folder / "unfinished"
     folder.mkdir(exist_ok=True)
@@ -69,15 +74,16 @@ def export_run(
             write_manifest(unfinished, run, trained, models)  # without it the models cannot be run
             files = [unfinished / name for name in models]
             answers = ask(ckpt, files, threads, process, key)
-        write_golden(unfinished, run, trained.image, answers)
-        write_manifest(unfinished, run, trained, models)
         found = compare(run, files, answers)
         remove_bundle(folder)
-        write_json(folder / PARITY, found)
         if not found["equal"]:
+            write_json(folder / PARITY, found)
             raise InputError(
                 f"{run}: the exported model drifts from the trained network: {'; '.join(found['faults'])}."
             )
+        write_golden(unfinished, run, trained.image, answers)
+        write_json(unfinished / PARITY, found)
+        write_manifest(unfinished, run, trained, models)
         put_in_place(unfinished, folder)
         return found
     finally:
@@ -135,7 +141,7 @@ def put_in_place(unfinished: Path, folder: Path) -> None:
 def verify(path: Path, threads: int, key_file: Path | None = None) -> dict | None:
     """A run or a bundle once more: its own check, and for a run the comparison on all evaluation pictures.
 
-    Returns what parity.json says, or None for a bundle without its run.
+    Returns what parity.json would say today, or None for a bundle without its run. Nothing is written.
 
     Raises:
         InputError: there is no export, it is not what its manifest says, it drifts, or the key is not its.
@@ -152,7 +158,6 @@ def verify(path: Path, threads: int, key_file: Path | None = None) -> dict | Non
         ckpt = Ckpt(path, [model.suffix for model in models], threads)
         answers = ask(ckpt, models, threads, process, key)
     found = compare(path, models, answers)
-    write_json(folder / PARITY, found)
     if not found["equal"]:
         raise InputError(f"{folder}: drifts from the trained network: {'; '.join(found['faults'])}.")
     return found

@@ -1,13 +1,12 @@
 """manifest.json: everything that somebody needs to use the files of a bundle right, and to notice a change.
 
-It states the sha256 of every other file, and its own `digest`.
+It states the sha256 of every other file, and its own `digest`, without which nobody reads it.
 """
 
 from __future__ import annotations
 
 import datetime
 import hashlib
-import json
 from importlib import metadata
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from finetune.run_folder import read_json
 
 MANIFEST = "manifest.json"
 FORMAT = 2  # of the manifest; version 1 described one model file only
+ANEW = "Copy the bundle again, or export the run again."
 
 SUFFIXES = {"MINDIR": ".mindir", "ONNX": ".onnx"}
 INPUT_FORMS = {"tensor": "", "image": "_image"}  # form of the input -> what it adds to the network's name
@@ -89,7 +89,7 @@ def write_manifest(folder: Path, run: Path, trained, models: dict[str, dict]) ->
             if path.is_file() and path.name != MANIFEST
         },
     }
-    write_json(folder / MANIFEST, {**facts, "digest": digest(facts)})
+    write_json(folder / MANIFEST, facts)
 
 
 def read_manifest(folder: Path) -> dict:
@@ -104,37 +104,22 @@ def read_manifest(folder: Path) -> dict:
             f"{path}: not there. It lies beside the model when it is exported and says how to prepare pictures and "
             "what the classes are; copy it along."
         )
-    facts = read_json_file(path, "Export the run again.")
-    if facts.get("format") != FORMAT:
-        raise InputError(f"{path}: of format {facts.get('format')}, expected {FORMAT}. Export the run again.")
-    return facts
-
-
-ANEW = "Copy the bundle again, or export the run again."
+    facts = read_json_file(path, ANEW, {"format": int})
+    if facts["format"] != FORMAT:
+        raise InputError(f"{path}: of format {facts['format']}, expected {FORMAT}. Export the run again.")
+    return read_json_file(path, ANEW, {"format": int, "digest": str})
 
 
 def check_unchanged(folder: Path, facts: dict, *names: str) -> None:
-    """Whether the manifest, the class names and these files are what was exported; milliseconds.
+    """Whether these files are what was exported; milliseconds.
 
     Raises:
         InputError: one was changed.
     """
-    if facts.get("digest") != digest(facts):
-        raise InputError(
-            f"{folder / MANIFEST}: changed since it was exported. Copy the bundle again, or export the run."
-        )
     for name in names:
         path = folder / name
         if not path.is_file() or sha256(path) != facts["files"].get(name, {}).get("sha256"):
-            raise InputError(
-                f"{path}: missing, or changed since it was exported. Copy the bundle again, or export the run."
-            )
-
-
-def digest(facts: dict) -> str:
-    """sha256 of the facts, whatever the order and the spacing of the JSON text; its own entry does not count."""
-    rest = {key: value for key, value in facts.items() if key != "digest"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+            raise InputError(f"{path}: missing, or changed since it was exported. {ANEW}")
 
 
 def sha256(path: Path) -> str:

@@ -13,7 +13,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from datasets.base import InputError, MachineFault
+try:
+    from datasets.base import InputError, MachineFault
+except ModuleNotFoundError as error:
+    from finetune.whose_datasets import complaint
+
+    sys.exit(complaint(error))
 from datasets.console import open_console
 from finetune.config import Config, load_config
 

@@ -180,7 +180,7 @@ def _read_yaml(path: Path) -> dict:
         raise InputError(f"{path}: no such recipe. Recipes are YAML files; see finetune/configs.")
     try:
         loaded = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: also a date that is none
         raise InputError(f"{path}: not readable as YAML in UTF-8: {error}") from error
     if not isinstance(loaded, dict):
         raise InputError(f"{path}: expected `key: value` lines, found {type(loaded).__name__}.")
@@ -234,7 +234,7 @@ def _convert(value: Any, kind: Any, key: str, where: str) -> Any:
         kind = next(t for t in typing.get_args(kind) if t is not type(None))
     try:
         converted = _parse(value, kind)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InputError(f"{where}: {key} must be of type {kind.__name__}, found {value!r}.") from None
     _check(converted, key, where)
     return converted

@@ -82,7 +82,12 @@ def let_ctrl_c_through() -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """End the process at once: an ordinary exit takes down all that MindSpore has built up, which takes 0.3 s."""
+    """End the process at once: an ordinary exit takes down all that MindSpore has built up, which takes 0.3 s.
+
+    Matplotlib has a folder to clean up where it could not write into the home directory.
+    """
+    if "matplotlib" in sys.modules:
+        sys.exit(code)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(BrokenPipeError):  # nobody reads it any more
             stream.flush()

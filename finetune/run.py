@@ -26,7 +26,7 @@ from finetune.config import Config
 from finetune.device import Device
 from finetune.evaluation.calibrate import calibrate, in_words
 from finetune.evaluation.evaluate import evaluate, write_predictions
-from finetune.evaluation.summary import summary
+from finetune.evaluation.summary import no_better_than, summary
 from finetune.features.cache import Features, extract, write_views
 from finetune.features.engines.choose import choose_engine
 from finetune.features.usable import Findings, draw_split, shortened, usable_split
@@ -143,6 +143,8 @@ def learn(config: Config, device: Device, reporter: Ahead, *others: Ahead) -> tu
     for command in (reporter, *others):
         command.tell(folder)
     log.info(summary(numbers))
+    if better := no_better_than(numbers):
+        log.warning(better)
     if not reporter.done():
         return folder, [f"python -m finetune report {quoted(folder)}"]
     log.info("report: %s", folder / "report.html")

@@ -6,6 +6,7 @@ ckpt/, figures/*.png, report.html, export/. It is all that `export` gets to see 
 
 from __future__ import annotations
 
+import errno
 import logging
 import platform as host
 import subprocess
@@ -26,6 +27,14 @@ PACKAGES = ("mindspore", "numpy", "pillow", "matplotlib", "openvino")
 
 PICTURES = Path("pictures", "eval.npy")  # of data sets that are no files
 
+NAME_BYTES = 200  # of a run folder, for the disks that allow 255, with room for a number
+
+# Without these entries a file of a run is of no use.
+NEEDED = {
+    "split.json": {"root": str, "classes": list, "train": dict, "valid": dict, "eval": dict},
+    "metrics.json": {"classes": list, "before": dict, "after": dict, "best_epoch": int, "seconds": dict},
+}
+
 log = logging.getLogger("finetune")
 
 
@@ -35,7 +44,7 @@ def create(config: Config, default_name: str) -> Path:
     Raises:
         InputError: the folder cannot be made or written.
     """
-    name = config.name or default_name
+    name = config.name or default_name.encode()[:NAME_BYTES].decode(errors="ignore")
     number = 1
     while True:
         folder = Path(config.runs_dir) / (name if number == 1 else f"{name}-{number}")
@@ -48,8 +57,9 @@ def create(config: Config, default_name: str) -> Path:
                 raise InputError(f"{folder}: a file of this name is in the way. Choose another --name.") from None
             number += 1
         except OSError as error:
+            remedy = "a shorter --name" if error.errno == errno.ENAMETOOLONG else "another place with --runs_dir"
             raise InputError(
-                f"{folder}: the run folder cannot be written ({error.strerror}). Choose another place with --runs_dir."
+                f"{folder}: the run folder cannot be written ({error.strerror}). Choose {remedy}."
             ) from error
 
 
@@ -117,7 +127,10 @@ def evaluation_pictures(run: Path) -> list[Path] | np.ndarray:
     """The evaluation pictures in the order of split.json: N files, or uint8 (N, H, W, channels)."""
     split = read_json(run, "split.json")
     if (run / PICTURES).is_file():
-        return np.load(run / PICTURES)
+        try:
+            return np.load(run / PICTURES)
+        except (ValueError, EOFError) as error:
+            raise InputError(f"{run / PICTURES}: damaged ({error}). {again(run)}") from error
     return [Path(split["root"], name) for name in split["eval"]]
 
 
@@ -125,11 +138,15 @@ def read_json(run: Path, name: str) -> dict:
     """A JSON file of a run folder.
 
     Raises:
-        InputError: there is no such run, or the run did not get that far.
+        InputError: there is no such run, the run did not get that far, or the file is damaged.
     """
     path = run / name
     if not run.is_dir():
         raise InputError(f"{run}: no such run folder. Runs are made by `python -m finetune run` below runs/.")
     if not path.is_file():
         raise InputError(f"{path}: not there. Is {run} a run folder, and did its run finish? See {run / 'log.txt'}.")
-    return files.read_json(path, f"Repeat the run: python -m finetune run {run / 'config.yaml'}.")
+    return files.read_json(path, again(run), NEEDED.get(name))
+
+
+def again(run: Path) -> str:
+    return f"Repeat the run: python -m finetune run {run / 'config.yaml'}."

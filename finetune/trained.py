@@ -19,9 +19,9 @@ from datasets.base import InputError
 from datasets.files import write_text
 from datasets.image import ImageSpec
 from finetune.config import ModelConfig, load_config
-from finetune.run_folder import read_json
+from finetune.run_folder import again, read_json
 from finetune.training.networks import Classifier, Head, from_scratch
-from pretrained.weights import Backbone, facts_file, find_file, load_backbone, load_strict, read_ckpt
+from pretrained.weights import Backbone, facts_file, load_backbone, load_strict, read_ckpt
 
 MOBILENETV2 = "mobilenetv2"
 OWN_SOURCE, OWN_LICENCE = "trained from scratch", "that of whoever trained it"
@@ -85,7 +85,7 @@ def load_trained(run: Path) -> Trained:
     config = load_config(str(run / "config.yaml"))
     if config.model.backbone is None:
         return load_from_scratch(run, config.model, classes)
-    path = ckpt_path(run, MOBILENETV2)
+    path = finished_ckpt(run, MOBILENETV2)
     backbone = load_backbone(path)
     head = Head(backbone.feature_size, len(classes), config.model.hidden)
     wanted = {parameter.name for parameter in head.get_parameters()}
@@ -94,8 +94,15 @@ def load_trained(run: Path) -> Trained:
     return Trained(Classifier(backbone.network, head), backbone, head, classes, backbone.record.image)
 
 
+def finished_ckpt(run: Path, name: str) -> Path:
+    path = ckpt_path(run, name)
+    if not path.is_file():
+        raise InputError(f"{path}: not there: this run did not finish, or its CKPT was removed. {again(run)}")
+    return path
+
+
 def load_from_scratch(run: Path, config: ModelConfig, classes: tuple[str, ...]) -> Trained:
-    path = find_file(ckpt_path(run, config.network))
+    path = finished_ckpt(run, config.network)
     try:
         facts = yaml.safe_load(facts_file(path).read_text(encoding="utf-8"))
         image = ImageSpec.from_dict(facts["image"])

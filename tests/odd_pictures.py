@@ -206,7 +206,7 @@ try:
 
     BAD["heic that is none"] = (HEIC, "damaged")
 except ImportError:
-    BAD["heic without its reader"] = (HEIC, "not_a_picture")
+    BAD["heic without its reader"] = (HEIC, "heic")
 
 ALL = {**{name: (content, None) for name, content in GOOD.items()}, **BAD}
 

@@ -193,3 +193,18 @@ def test_ctrl_c_ends_all_workers_and_the_same_command_goes_on(tmp_path):
             os.killpg(drawing.pid, 0)
             time.sleep(0.05)
     assert sample.MARK not in contents(tmp_path)
+
+
+def test_two_draws_at_once_give_one_set(tmp_path):
+    code = "import sys; from datasets.drawn.sample import draw_dataset; draw_dataset(sys.argv[1], int(sys.argv[2]))"
+    command = [sys.executable, "-c", code, tmp_path / "set"]
+    both = [subprocess.Popen([*command, per_class], cwd=CHECKOUT) for per_class in ("8", "4")]
+    assert [process.wait() for process in both] == [0, 0]
+    found = contents(tmp_path / "set")
+    wanted = contents(sample.draw_dataset(tmp_path / "alone", 8 if len(found) > 12 else 4))
+    assert found == wanted
+
+
+def test_a_finished_set_is_read_where_nothing_can_be_written(drawn, monkeypatch):
+    monkeypatch.setattr(sample, "one_at_a_time", lambda mark: pytest.fail("wrote a lock"))
+    assert sample.draw_dataset(drawn, per_class=24, seed=5) == drawn

@@ -251,3 +251,25 @@ def test_loose_pictures(tmp_path):
 def test_one_folder_too_high(tmp_path):
     draw_toys(tmp_path / "cats_and_dogs", {"train": 2, "eval": 1}, RED_GREEN)
     expect(tmp_path, f"Did you mean --dataset_path {tmp_path / 'cats_and_dogs'}")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="such names cannot be made here")
+@pytest.mark.parametrize(
+    "name, word", [(b"cat\r", r"\\r"), (b"cat\nnap", r"\\n"), (b"\xd5\xd5", r"\\udcd5"), ("a\u2028b".encode(), "2028")]
+)
+def test_a_class_is_a_line_of_text(tmp_path, name, word):
+    draw_toys(tmp_path, {"train": 1, "eval": 1}, RED_GREEN)
+    for part in ("train", "eval"):
+        (tmp_path / part / "red").rename(tmp_path / part / os.fsdecode(name))
+    with pytest.raises(InputError, match=f"{word}.*Rename the folder"):
+        load_folder(tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="such names cannot be made here")
+def test_files_and_data_sets_may_be_called_anything(tmp_path):
+    root = tmp_path / os.fsdecode(b"set\n\xd5")
+    draw_toys(root, {"": 2}, RED_GREEN)
+    first = next((root / "red").iterdir())
+    first.rename(root / "red" / os.fsdecode(b"\xd5\n.png"))
+    dataset = load_folder(root)
+    assert len(dataset) == 4 and dataset.name == r"set\n\udcd5"

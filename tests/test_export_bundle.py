@@ -16,9 +16,10 @@ from conftest import CHECKOUT, call, draw_toy
 
 import datasets.image
 from datasets.base import InputError
+from datasets.files import digest
 from export import bundle, predictors
 from export.golden import telling
-from export.manifest import MANIFEST, digest, sha256
+from export.manifest import MANIFEST, sha256
 from export.predictors import load_predictor
 from export.serving.model import open_served
 from finetune.evaluation.calibrate import temper
@@ -94,7 +95,7 @@ def test_the_manifest_states_the_input_of_each_file(run):
         assert facts["models"][name]["input"]["dtype"] == kind.name
         assert facts["models"][name]["input_form"] == stated.name
     on_disk = {p.relative_to(run / "export").as_posix() for p in (run / "export").rglob("*") if p.is_file()}
-    assert set(facts["files"]) == on_disk - {MANIFEST, "parity.json"}
+    assert set(facts["files"]) == on_disk - {MANIFEST} and "parity.json" in on_disk
     assert (run / "export" / "labels.txt").read_text(encoding="utf-8") == "green\nred\n"
 
 
@@ -376,3 +377,33 @@ def test_our_own_readers_do_not_believe_a_changed_bundle(alone, spoil):
         load_predictor(alone / MODELS[2])
     with pytest.raises(InputError, match="changed since it was exported"):
         open_served(alone)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01\x00v\x00{'descr'", b"\x93NUMPY\x01\x00\xff\xff" + b"(" * 999])
+@pytest.mark.parametrize("name", ["0_tensor.npy", "0_image.npy"])
+def test_damaged_golden_files_are_drift_not_a_traceback(alone, name, content):
+    (alone / "golden" / name).write_bytes(content)
+    done = script(alone / "verify.py")
+    assert done.returncode == 1 and f"DRIFT  golden/{name}: changed since it was exported" in done.stderr
+    assert "Traceback" not in done.stderr
+    if name == "0_image.npy":
+        with pytest.raises(InputError, match=r"golden.*Copy the bundle again"):
+            open_served(alone)
+
+
+def test_three_exports_at_once_end_right(finished, tmp_path):
+    copied = shutil.copytree(finished.folder, tmp_path / "copied")
+    shutil.rmtree(copied / "export")
+    command = [sys.executable, "-m", "export", str(copied), "--threads", "1"]
+    three = [subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in "abc"]
+    said = [export.communicate()[1].decode() for export in three]
+    assert [export.returncode for export in three] == [0, 0, 0], said
+    assert sum("waiting: another process is at work" in text for text in said) == 2
+    assert not (copied / "export" / "unfinished").exists()
+    assert script(copied / "export" / "verify.py").returncode == 0
+
+
+def test_verifying_writes_nothing(run):
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    assert bundle.verify(run, 0)["equal"]
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before

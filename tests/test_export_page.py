@@ -11,6 +11,7 @@ import time
 
 import pytest
 from conftest import draw_toy, served_at
+from odd_pictures import BAD
 from PIL import Image
 
 from export.serving.model import open_served
@@ -274,4 +275,90 @@ def test_a_network_without_a_map_says_so(browser, exported, red):
         expect(page.locator("#map-note")).to_contain_text("No map")
         expect(page.locator("#show-map")).to_be_hidden()
         assert page.locator("canvas").count() == 0
+        page.close()
+
+
+def test_seventy_files_at_once_are_all_answered_in_their_order(page, red, green):
+    content = {"r": red.read_bytes(), "g": green.read_bytes()}
+    names = [f"{kind}{number:02d}.png" for number in range(35) for kind in "rg"]
+    page.set_input_files(
+        "#files", [{"name": name, "mimeType": "image/png", "buffer": content[name[0]]} for name in names]
+    )
+    expect(page.locator(".verdict")).to_have_count(70)
+    assert page.locator("#list > li .file").all_text_contents() == names
+    answered = page.locator("#list > li .bar:first-child").evaluate_all(
+        "bars => bars.map((bar) => bar.dataset.name[0])"
+    )
+    assert answered == [name[0] for name in names]
+    far = page.locator("canvas").last
+    assert far.evaluate("c => c.width") == 0  # hundreds of maps would take gigabytes
+    far.scroll_into_view_if_needed()
+    expect(far).not_to_have_js_property("width", 0)
+
+
+def drop(page, **what) -> None:
+    """By the browser itself, as from a file manager or another page."""
+    box = page.locator("#drop").bounding_box()
+    session = page.context.new_cdp_session(page)
+    data = {"items": [], "files": [], "dragOperationsMask": 1, **what}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        session.send("Input.dispatchDragEvent", {"type": kind, "x": box["x"] + 9, "y": box["y"] + 9, "data": data})
+
+
+def test_a_dropped_folder_gives_all_its_files(page, red, green, tmp_path):
+    folder, empty = tmp_path / "holiday", tmp_path / "nothing"
+    (folder / "below").mkdir(parents=True)
+    empty.mkdir()
+    shutil.copy(red, folder / "a.png")
+    shutil.copy(green, folder / "below" / "b.png")
+    drop(page, files=[str(folder), str(empty)])
+    expect(page.locator(".verdict")).to_have_count(2)
+    expect(page.locator("#list > li.failed")).to_contain_text("A folder without files")
+    assert page.locator("#list > li .file").all_text_contents() == ["a.png", "b.png", "nothing"]
+
+
+@pytest.mark.parametrize("event", ["paste", "drop"])
+def test_what_is_no_file_gets_a_sentence(page, url, event):
+    if event == "drop":
+        address = "https://example.org/cat.jpg"
+        drop(page, items=[{"mimeType": kind, "data": address} for kind in ("text/uri-list", "text/plain")])
+    else:
+        page.evaluate(
+            """() => {
+                const data = new DataTransfer();
+                data.setData("text/plain", "a cat");
+                document.dispatchEvent(new ClipboardEvent("paste", {bubbles: true, clipboardData: data}));
+            }"""
+        )
+    expect(page.locator("#list > li.failed")).to_contain_text("a link or text, not a picture")
+    assert page.url.rstrip("/") == url
+
+
+def test_a_picture_that_the_browser_cannot_show_has_no_map_over_the_sentence(page, red, tmp_path):
+    Image.open(red).save(tmp_path / "red.tif")
+    page.set_input_files("#files", tmp_path / "red.tif")
+    expect(page.locator(".picture")).to_have_text("your browser cannot show this kind of picture")
+    expect(page.locator(".picture canvas")).to_have_count(0)
+    expect(page.locator(".verdict")).to_contain_text("red")
+
+
+def test_an_iphones_photograph_is_called_so(page, tmp_path):
+    if "heic without its reader" not in BAD:
+        pytest.skip("pillow-heif is installed: such photographs are read")
+    (tmp_path / "IMG_1.HEIC").write_bytes(BAD["heic without its reader"][0])
+    page.set_input_files("#files", tmp_path / "IMG_1.HEIC")
+    expect(page.locator("#list > li.failed")).to_contain_text("Save it as JPEG")
+
+
+def test_numbers_and_times_are_words(browser, exported, tmp_path):
+    served = open_served(exported)
+    served.manifest["measured"]["pictures"] = 1
+    served.manifest["created"] = "2026-03-04T12:00:00+00:00"
+    with served_at(served) as address:
+        page = browser.new_page(locale="en-GB", timezone_id="UTC")
+        page.goto(address)
+        expect(page.locator("#headline")).to_contain_text("of 1 evaluation picture right")
+        expect(page.locator("#facts")).to_contain_text("4 March 2026")
+        page.get_by_role("button", name="中文").click()
+        expect(page.locator("#facts")).to_contain_text("2026年3月4日")
         page.close()

@@ -26,7 +26,8 @@ from conftest import CHECKOUT, draw_toy, served_at
 from PIL import Image
 
 from datasets.base import InputError
-from export.manifest import MANIFEST, digest
+from datasets.files import digest
+from export.manifest import MANIFEST
 from export.serving import guard
 from export.serving import server as serve
 from export.serving.model import open_served

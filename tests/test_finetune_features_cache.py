@@ -14,6 +14,8 @@ import pytest
 from conftest import RED_GREEN, TOY_RECORD, TOY_SPEC, draw_toy, draw_toys
 from PIL import Image
 
+import finetune.features.digests
+import finetune.features.store
 from datasets.base import InputError
 from datasets.files import replace_file
 from datasets.folder import load_folder
@@ -215,6 +217,31 @@ def test_a_cache_that_cannot_be_written(pictures, tmp_path):
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(InputError, match="Choose another folder with --cache_dir"):
         run(pictures, tmp_path / "file" / "cache")
+
+
+def test_a_cache_that_is_read_only_is_used_when_it_has_everything(pictures, cache, monkeypatch, tmp_path):
+    first = run(pictures, cache).rows[:]
+
+    def refuse(path, write):
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    for module in (finetune.features.store, finetune.features.digests):
+        monkeypatch.setattr(module, "replace_file", refuse)
+    monkeypatch.setattr(finetune.features.digests, "SETTLED_SECONDS", -1)  # it wants to remember them
+    assert np.array_equal(run(pictures, cache).rows, first)
+    engine = CountingEngine()
+    new = draw_toy(tmp_path / "new.png", (1, 2, 3), 777)
+    with pytest.raises(InputError, match=r"Read-only file system.*--cache_dir"):
+        run([*pictures, new], cache, engine)
+    assert engine.pictures == 0
+
+    (chunk,) = cache.rglob("*.features.npy")
+    changed = bytearray(chunk.read_bytes())
+    changed[-3] ^= 1
+    chunk.write_bytes(changed)
+    monkeypatch.setattr(finetune.features.store.FeatureStore, "_remove_chunk", lambda *_: None)
+    with pytest.raises(InputError, match="cannot be written"):  # and the changed rows are not taken for right
+        run(pictures, cache)
 
 
 def test_a_full_disk_names_the_file_and_leaves_nothing_half_written(tmp_path):

@@ -232,3 +232,13 @@ def test_the_log_line_is_the_known_one():
     line = log_line(fitted.history[0], epochs=1, steps=7)
     numbers = r"cost: \d+ ms, per step time: [\d.]+ ms, avg loss: [\d.]+, acc: [\d.]+, train acc: [\d.]+"
     assert re.fullmatch(r"epoch\[1/1\], iter\[7\] " + numbers, line)
+
+
+@pytest.mark.parametrize(
+    "name, value, better", [("learning_rate", 1e6, "100000"), ("l2", 1e30, "1e\\+29"), ("l1", 50.0, "5")]
+)
+def test_the_setting_that_is_extreme_is_the_one_to_lower(name, value, better):
+    x, y = blobs(20)
+    x[3] = np.inf
+    with pytest.raises(InputError, match=rf"Lower train\.{name} .*--set train\.{name}={better}\."):
+        train(replace(QUICK, **{name: value}), data=(x, y))

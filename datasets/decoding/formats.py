@@ -52,7 +52,7 @@ ADDRESS = re.compile(r"<?[\w.]* ?object at 0x[0-9a-fA-F]+>?")  # how Pillow name
 class DamagedPicture(Exception):
     """The bytes are not a picture that can be decoded whole. `kind` is one of the words below, for programs."""
 
-    EMPTY, NO_PICTURE, DAMAGED = "empty", "not_a_picture", "damaged"
+    EMPTY, NO_PICTURE, HEIC, DAMAGED = "empty", "not_a_picture", "heic", "damaged"
     TOO_LARGE, TOO_MUCH_WORK = "too_many_pixels", "too_much_work"
 
     def __init__(self, message: str, kind: str = DAMAGED):
@@ -76,7 +76,7 @@ def formats_for(content: bytes) -> list[str]:
             from pillow_heif import register_heif_opener
         except ImportError:
             message = "this is an HEIC photograph, as iPhones take them; pip install pillow-heif, or save it as JPEG"
-            raise DamagedPicture(message, DamagedPicture.NO_PICTURE) from None
+            raise DamagedPicture(message, DamagedPicture.HEIC) from None
         register_heif_opener()
         return ["HEIF"]
     raise DamagedPicture(name, DamagedPicture.NO_PICTURE)

@@ -21,11 +21,13 @@ from tqdm import tqdm
 
 from datasets.base import InputError
 from datasets.drawn.animal import draw_animal
+from datasets.files import one_at_a_time, write_text
 
 VERSION = 2  # raise it when the same arguments draw other pictures
 KINDS = ("cat", "dog")
 MARK = "drawn.json"  # written last
 SIGNATURE = b"drawn by datasets.drawn"  # how the JPEG comment of each of our pictures begins
+LOCK = ".drawn.lock"
 NOT_PICTURES = (MARK, "drawn.*.part", "features/*.npy", ".*", "Thumbs.db", "desktop.ini")  # may lie beside them
 
 MOST_WORKERS = 8
@@ -63,21 +65,35 @@ def draw_dataset(folder: Path, per_class: int = 200, seed: int = 0) -> Path:
     if per_class < 2 or seed < 0:
         raise InputError(f"per_class {per_class}, seed {seed}: per_class must be 2 or more, seed 0 or more.")
     folder = Path(folder)
-    mark, facts = folder / MARK, json.dumps({"version": VERSION, "per_class": per_class, "seed": seed}) + "\n"
+    facts = json.dumps({"version": VERSION, "per_class": per_class, "seed": seed}) + "\n"
     plan = plan_files(folder, per_class, seed)
-    missing = [path for path, arguments in plan.items() if read_comment(path) != sign(*arguments)]
-    if not missing and mark.is_file() and mark.read_text("utf-8") == facts:
-        return folder
-    outdated = list_drawn(folder) - plan.keys()
-    mark.unlink(missing_ok=True)
+    if not is_finished(folder, plan, facts):
+        list_drawn(folder)  # before anything is touched
+        folder.mkdir(parents=True, exist_ok=True)
+        with one_at_a_time(folder / LOCK):
+            complete(folder, plan, facts)
+    return folder
+
+
+def is_finished(folder: Path, plan: dict, facts: str) -> bool:
+    mark = folder / MARK
+    return mark.is_file() and mark.read_text("utf-8") == facts and not missing_of(plan)
+
+
+def missing_of(plan: dict) -> list[Path]:
+    return [path for path, arguments in plan.items() if read_comment(path) != sign(*arguments)]
+
+
+def complete(folder: Path, plan: dict, facts: str) -> None:
+    outdated, missing = list_drawn(folder) - plan.keys(), missing_of(plan)
+    (folder / MARK).unlink(missing_ok=True)
     for path in outdated:
         path.unlink()
     tasks = [(folder, path, *plan[path]) for path in missing]
     with tqdm(total=len(tasks), desc=f"drawing {folder}", unit=" pictures", disable=None) as progress:
         for _ in on_all_cores(write_picture, tasks):
             progress.update()
-    mark.write_text(facts, "utf-8")
-    return folder
+    write_text(folder / MARK, facts)
 
 
 def on_all_cores(function: Callable, tasks: list) -> Iterator:

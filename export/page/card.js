@@ -27,7 +27,9 @@ export function showCard(card) {
   fact("served").append(say(element("span"), "servedValue", { file: card.served_from, runtime: card.runtime }));
   fact("weights").append(element("bdi", card.weights.source));
   fact("licence").append(element("bdi", card.weights.licence));
-  fact("exported").append(element("time", card.created));
+  const time = element("time");
+  time.dateTime = card.created;
+  fact("exported").append(say(time, "exportedValue", { time: new Date(card.created) }));
   showConfusion(card);
   showMistakes(card);
   find("card").hidden = find("mistakes").hidden = false;

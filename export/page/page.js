@@ -5,7 +5,7 @@ import { drawMap, strongestOf } from "./map.js";
 import { knows, percent, say } from "./words.js";
 
 const AT_ONCE = 4;
-const KEPT = 60; // answers on the page
+const KEPT = 60; // answers from before that stay on the page when new pictures come
 const BARS = 10;
 const RETRIES = 5;
 const find = (id) => document.getElementById(id);
@@ -14,21 +14,37 @@ let card = null;
 const waiting = [];
 let running = 0;
 
+/** All of them get an answer, in their order, above those that are there. */
 function take(files) {
   if (!files.length) return;
-  find("answers").hidden = false;
-  for (const file of files) {
+  for (const item of [...find("list").children].slice(KEPT)) drop(item);
+  find("list").prepend(...files.map((file) => {
     const item = element("li");
-    const name = element("bdi", file.name || "", "file");
-    item.append(name, say(element("p", "", "quiet"), "waiting"));
-    find("list").prepend(item);
+    item.append(element("bdi", file.name || "", "file"), say(element("p", "", "quiet"), "waiting"));
     waiting.push({ file, item });
-  }
-  while (find("list").children.length > KEPT) drop(find("list").lastElementChild);
+    return item;
+  }));
+  find("answers").hidden = false;
   work();
 }
 
+/** A sentence about what was dropped or pasted and is no file. */
+function takeNothing(reason, name = "") {
+  const item = element("li");
+  find("list").prepend(item);
+  find("answers").hidden = false;
+  showError(item, { name }, new Refused(reason, ""));
+}
+
+// Maps far outside of the window are given up: hundreds of them would take gigabytes.
+const painters = new WeakMap();
+const seen = new IntersectionObserver(
+  (entries) => entries.forEach(({ target, isIntersecting }) => painters.get(target)(isIntersecting)),
+  { rootMargin: "1000px" },
+);
+
 function drop(item) {
+  seen.unobserve(item);
   URL.revokeObjectURL(item.querySelector("img")?.src ?? "");
   item.remove();
 }
@@ -83,7 +99,7 @@ function show(item, file, answer) {
   const picture = element("div", "", "picture");
   const image = element("img");
   image.alt = file.name;
-  image.onerror = () => image.replaceWith(say(element("div", "", "placeholder"), "noPreview"));
+  image.onerror = () => picture.replaceChildren(say(element("div", "", "placeholder"), "noPreview")); // no map over it
   image.src = URL.createObjectURL(file);
   picture.append(image);
 
@@ -99,12 +115,17 @@ function show(item, file, answer) {
     canvas.setAttribute("aria-hidden", "true");
     picture.append(canvas);
     const strongest = strongestOf(answer.maps);
+    let chosen = bars.firstElementChild;
+    const draw = () => drawMap(canvas, answer.maps[chosen.dataset.name], answer.seen, strongest, ...answer.size);
     const choose = (button) => {
+      chosen = button;
       bars.querySelectorAll("button").forEach((other) => other.setAttribute("aria-pressed", other === button));
-      drawMap(canvas, answer.maps[button.dataset.name], answer.seen, strongest, ...answer.size);
+      draw();
     };
     bars.querySelectorAll("button").forEach((button) => button.addEventListener("click", () => choose(button)));
-    choose(bars.firstElementChild);
+    choose(chosen);
+    painters.set(item, (visible) => (visible ? draw() : (canvas.width = 0)));
+    seen.observe(item);
   }
   item.replaceChildren(picture, text);
 }
@@ -148,21 +169,44 @@ for (const [button, input] of [["choose", "files"], ["photograph", "camera"]]) {
     event.target.value = ""; // the same picture again is a change too
   });
 }
-document.addEventListener("paste", (event) => take([...event.clipboardData.files]));
+document.addEventListener("paste", (event) => takeTransfer(event.clipboardData));
 for (const kind of ["dragenter", "dragover"]) {
   document.addEventListener(kind, (event) => {
-    if (![...event.dataTransfer.types].includes("Files")) return;
-    event.preventDefault();
+    event.preventDefault(); // else the browser leaves the page for what is dropped
     zone.classList.add("over");
   });
 }
 document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) zone.classList.remove("over"); });
 document.addEventListener("drop", (event) => {
   zone.classList.remove("over");
-  if (!event.dataTransfer.files.length) return;
   event.preventDefault();
-  take([...event.dataTransfer.files]);
+  takeTransfer(event.dataTransfer);
 });
+
+/** What was dropped or pasted: files, folders with all files below them, or something that is neither. */
+async function takeTransfer(transfer) {
+  const files = [...transfer.files];
+  const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean); // before any await
+  if (!files.length && !entries.length) return takeNothing("link", transfer.getData("text/plain").slice(0, 80));
+  if (!entries.some((entry) => entry.isDirectory)) return take(files);
+  for (const entry of entries.reverse()) { // each is put above the one before
+    const found = await filesOf(entry);
+    if (found.length) take(found);
+    else takeNothing("folder", entry.name);
+  }
+}
+
+async function filesOf(entry) {
+  if (entry.isFile) return [await new Promise((found, failed) => entry.file(found, failed))];
+  const reader = entry.createReader();
+  const files = [];
+  for (;;) { // a hundred at a time
+    const some = await new Promise((found, failed) => reader.readEntries(found, failed));
+    if (!some.length) return files;
+    for (const inner of some.sort((a, b) => a.name.localeCompare(b.name))) files.push(...await filesOf(inner));
+  }
+}
+
 find("clear").addEventListener("click", () => {
   waiting.length = 0;
   [...find("list").children].forEach(drop);

@@ -24,9 +24,12 @@ const WORDS = {
     waiting: "waiting …",
     noPreview: "your browser cannot show this kind of picture",
     more: "and {count} classes below these",
+    more_one: "and 1 class below these",
     accuracy: "Accuracy",
     accuracyValue: "{accuracy} of {pictures} evaluation pictures (95 % interval {low} to {high})",
+    accuracyValue_one: "{accuracy} of 1 evaluation picture (95 % interval {low} to {high})",
     headline: "{accuracy} of {pictures} evaluation pictures right",
+    headline_one: "{accuracy} of 1 evaluation picture right",
     threshold: "Not sure",
     thresholdValue: "below {threshold}",
     thresholdNone: "no threshold was fitted",
@@ -36,6 +39,7 @@ const WORDS = {
     weights: "Weights",
     licence: "Licence of the weights",
     exported: "Exported",
+    exportedValue: "{time}",
     confusion: "Evaluation pictures by true class (rows) and answer (columns)",
     trueClass: "true",
     noConfusion: "Which classes it confuses is not in a bundle: serve the run folder to see it.",
@@ -43,12 +47,18 @@ const WORDS = {
     noMistakes: "It got every evaluation picture right.",
     bundleMistakes: "A bundle does not hold its evaluation pictures: serve the run folder to see what it got wrong.",
     mistakesNote: "{count} evaluation pictures, the most certain mistakes first.",
+    mistakesNote_one: "1 evaluation picture.",
     mistakesSome: "The {shown} most certain mistakes of {count}.",
     mistake: "{answer} {confidence}, in truth {truth}",
     gone: "not where it was any more",
     error_upload_too_large: "The file is too large: up to {megabytes} MB.",
     error_too_many_pixels: "The picture has too many pixels.",
     error_not_a_picture: "Not a picture in a known format.",
+    error_heic: "An HEIC photograph, as iPhones take them: this server cannot read it. Save it as JPEG, or set the camera to “Most Compatible”.",
+    error_too_much_work: "The picture takes too much work to read. Save it anew.",
+    error_no_memory: "The server has too little memory for this picture now. Try again.",
+    error_folder: "A folder without files.",
+    error_link: "This is a link or text, not a picture. Save the picture first, and drop its file.",
     error_damaged: "The picture is damaged or not complete.",
     error_empty: "The file is empty.",
     error_busy: "The server is busy. Try again in a moment.",
@@ -91,6 +101,7 @@ const WORDS = {
     weights: "权重",
     licence: "权重许可证",
     exported: "导出时间",
+    exportedValue: "{time}",
     confusion: "评估图片：行为真实类别，列为模型的回答",
     trueClass: "真实",
     noConfusion: "部署包里没有混淆情况：请用运行文件夹启动服务来查看。",
@@ -104,6 +115,11 @@ const WORDS = {
     error_upload_too_large: "文件太大：最多 {megabytes} MB。",
     error_too_many_pixels: "图片的像素太多。",
     error_not_a_picture: "不是已知格式的图片。",
+    error_heic: "这是 iPhone 拍摄的 HEIC 照片，这台服务器无法读取。请另存为 JPEG，或在相机设置中选择“兼容性最佳”。",
+    error_too_much_work: "读取这张图片的计算量太大，请重新保存。",
+    error_no_memory: "服务器当前内存不足，无法读取这张图片，请稍后再试。",
+    error_folder: "文件夹里没有文件。",
+    error_link: "这是链接或文字，不是图片。请先保存图片，再拖入文件。",
     error_damaged: "图片已损坏或不完整。",
     error_empty: "文件是空的。",
     error_busy: "服务器繁忙，请稍后再试。",
@@ -122,18 +138,27 @@ try {
 
 const said = new WeakMap();
 
-/** Put words into an element, with {values}; it follows the language from then on. */
+/** Put words into an element, with {values}; it follows the language from then on. Where there is one of what is
+    counted (`pictures` or `count`), the words of <key>_one are taken. */
 export function say(element, key, values = {}) {
   element.dataset.say = key;
   said.set(element, values);
-  const words = Object.hasOwn(WORDS[language], key) ? WORDS[language][key] : WORDS[language].error_other;
+  const known = WORDS[language];
+  const one = (values.pictures ?? values.count) === 1 && Object.hasOwn(known, `${key}_one`);
+  const words = known[one ? `${key}_one` : Object.hasOwn(known, key) ? key : "error_other"];
   element.replaceChildren(...words.split(/(\{\w+\})/).map((part) => {
     if (!part.startsWith("{")) return part;
     const value = document.createElement("bdi"); // a name in another script must not turn the sentence around
-    value.textContent = values[part.slice(1, -1)];
+    value.textContent = inWords(values[part.slice(1, -1)]);
     return value;
   }));
   return element;
+}
+
+function inWords(value) {
+  if (!(value instanceof Date)) return value;
+  const locale = navigator.language.startsWith(language) ? navigator.language : language; // en-GB has another order
+  return value.toLocaleString(locale, { dateStyle: "long", timeStyle: "short" });
 }
 
 export function knows(key) {

@@ -6,7 +6,6 @@ folder one made in memory from its CKPT. A bundle that holds MindIR only is serv
 
 from __future__ import annotations
 
-import json
 import queue
 import sys
 from pathlib import Path
@@ -15,9 +14,10 @@ from typing import Optional
 import numpy as np
 
 from datasets.base import InputError
+from datasets.files import read_json
 from datasets.image import ImageSpec
 from export.key import right_key
-from export.manifest import MANIFEST, check_unchanged, read_manifest, sha256
+from export.manifest import ANEW, MANIFEST, check_unchanged, read_manifest
 from finetune.device import init_device, let_ctrl_c_through, usable_cores, without_kernel_guard
 
 BATCH_SIZE = 8  # pictures, at most
@@ -166,27 +166,21 @@ def form(manifest: dict, name: str) -> str:
 
 
 def unchanged(bundle: Path, name: str, manifest: dict) -> Path:
-    path = bundle / name
-    if not path.is_file():
-        raise InputError(f"{path}: missing. Copy the bundle whole, or export the run again.")
-    if sha256(path) != manifest["files"][name]["sha256"]:
-        raise InputError(f"{path}: changed since it was exported. Copy it again, or export the run again.")
-    return path
+    check_unchanged(bundle, manifest, name)
+    return bundle / name
 
 
 def check_golden(served: Served) -> None:
     """The golden pictures' stored inputs must give their stored probabilities."""
     try:
-        expected = json.loads((served.bundle / "golden" / "expected.json").read_text(encoding="utf-8"))
+        expected = read_json(served.bundle / "golden" / "expected.json", ANEW, {"pictures": list, "tolerance": float})
         pictures = expected["pictures"]
         if not pictures:  # none could be read when the run was exported
             return
         images = np.stack([np.load(served.bundle / "golden" / picture["image"]) for picture in pictures])
         wanted = np.array([[picture["probabilities"][name] for name in served.classes] for picture in pictures])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{served.bundle / 'golden'}: not readable ({error}). Copy the bundle whole, or export the run again."
-        ) from error
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:  # EOFError: NumPy, of an emptied file
+        raise InputError(f"{served.bundle / 'golden'}: not readable ({error}). {ANEW}") from error
     difference = np.abs(served(images)[0] - wanted).max()
     if not difference <= expected["tolerance"]:
         raise InputError(

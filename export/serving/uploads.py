@@ -18,7 +18,7 @@ from export.serving.refusal import Refusal
 from export.writers.class_maps import seen_box
 
 PICTURES = 16  # in one request
-STATUS = {"not_a_picture": 415, "too_many_pixels": 413}  # the others are 422
+STATUS = {"not_a_picture": 415, "heic": 415, "too_many_pixels": 413}  # the others are 422
 NAME_LETTERS = 200
 
 

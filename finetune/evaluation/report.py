@@ -6,10 +6,11 @@ python -m finetune report runs/cats_vs_dogs
 from __future__ import annotations
 
 import base64
-import csv
+import contextlib
 import html
-import textwrap
-from collections.abc import Sequence
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -21,12 +22,14 @@ from PIL import Image
 from datasets.decoding.decode import decode
 from datasets.decoding.formats import DamagedPicture
 from datasets.decoding.values import to_rgb
-from datasets.files import write_text
+from datasets.files import read_csv, replace_file, write_text
 from finetune.evaluation.summary import ROWS, trained
-from finetune.run_folder import evaluation_pictures, read_json
+from finetune.run_folder import again, evaluation_pictures, read_json
 
 GRID_PICTURES = 8
 GRID_SEED = 0
+SAID, SURENESS = ("true", "predicted", "before_predicted"), ("confidence", "before_confidence")  # of predictions.csv
+CURVES = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")  # of results.csv
 GREEN, RED, BLUE, GREY = "#1a7f37", "#cf222e", "#0969da", "#6e7781"
 
 # Class names may be Chinese: the first of these that is installed draws what DejaVu Sans lacks.
@@ -38,42 +41,61 @@ def write(run: Path) -> Path:
     """Draw all figures of a run, then the page that shows them."""
     metrics = read_json(run, "metrics.json")
     pictures = evaluation_pictures(run)
-    predictions = [{**row, "picture": one} for row, one in zip(_read_csv(run / "predictions.csv"), pictures)]
-    history = _read_csv(run / "results.csv")
+    answers = read_csv(run / "predictions.csv", dict.fromkeys(SAID, str) | dict.fromkeys(SURENESS, float), again(run))
+    predictions = [{**row, "picture": one} for row, one in zip(answers, pictures)]
+    history = read_csv(run / "results.csv", {"epoch": int, **dict.fromkeys(CURVES, float)}, again(run))
     (run / "figures").mkdir(exist_ok=True)
     installed = {font.name for font in font_manager.fontManager.ttflist}
     fonts = ["DejaVu Sans", *[name for name in CJK_FONTS if name in installed][:1]]
-    with matplotlib.rc_context(
-        {
-            "font.family": fonts,
-            "font.size": 10,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "text.parse_math": False,  # a class may be called A$$AP
-        }
+    with (
+        matplotlib.rc_context(
+            {
+                "font.family": fonts,
+                "font.size": 10,
+                "axes.spines.top": False,
+                "axes.spines.right": False,
+                "text.parse_math": False,  # a class may be called A$$AP
+            }
+        ),
+        one_line_of_missing_letters(),
     ):
+        names = short_names(metrics["classes"])
         figures = {
-            "before_after": draw_before_after(predictions, metrics),
+            "before_after": draw_before_after(predictions, metrics, names),
             "curves": draw_curves(history, metrics["best_epoch"]),
-            "confusion": draw_confusion(np.array(metrics["after"]["confusion"]), metrics["classes"]),
+            "confusion": draw_confusion(np.array(metrics["after"]["confusion"]), list(names.values())),
         }
         wrong = [row for row in predictions if row["predicted"] != row["true"]]
         if wrong:
-            figures["mistakes"] = draw_mistakes(wrong)
+            figures["mistakes"] = draw_mistakes(wrong, names)
         for name, figure in figures.items():
-            figure.savefig(
-                run / "figures" / f"{name}.png",
-                dpi=110,
-                bbox_inches="tight",
-                facecolor="white",
-                pil_kwargs={"compress_level": 1},  # photographs: 11 % larger than by 6, in half the time
-            )
+            save(figure, run / "figures" / f"{name}.png")
     page = run / "report.html"
     write_text(page, _page(run, metrics, list(figures)))
     return page
 
 
-def draw_before_after(predictions: Sequence[dict], metrics: dict) -> Figure:
+def save(figure: Figure, path: Path) -> None:
+    compression = {"compress_level": 1}  # photographs: 11 % larger than by 6, in half the time
+    settings = {"dpi": 110, "bbox_inches": "tight", "facecolor": "white", "pil_kwargs": compression}
+    replace_file(path, lambda file: figure.savefig(file, format="png", **settings))
+
+
+@contextlib.contextmanager
+def one_line_of_missing_letters() -> Iterator[None]:
+    """Matplotlib warns of each letter that no font has; one sentence is enough. Other warnings pass."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    missing = {str(one.message) for one in caught if str(one.message).startswith("Glyph ")}
+    if missing:
+        print(f"figures: no installed font has {len(missing)} letters of the class names: boxes.", file=sys.stderr)
+    for one in caught:
+        if str(one.message) not in missing:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+
+
+def draw_before_after(predictions: Sequence[dict], metrics: dict, names: dict[str, str]) -> Figure:
     """The same seeded evaluation pictures twice: above as the fresh head sees them, below the trained one."""
     count = min(GRID_PICTURES, len(predictions))
     chosen = np.random.default_rng(GRID_SEED).permutation(len(predictions))[:count]
@@ -87,40 +109,40 @@ def draw_before_after(predictions: Sequence[dict], metrics: dict) -> Figure:
         accuracy = 100 * metrics[key]["accuracy"]
         panel.suptitle(f"{title}, {accuracy:.1f} % of {metrics[key]['pictures']} right", fontsize=18, fontweight="bold")
         for axis, row in zip(panel.subplots(1, count, squeeze=False).ravel(), rows):
-            draw_picture(axis, row, prefix)
+            draw_picture(axis, row, prefix, names)
     return figure
 
 
-def draw_mistakes(wrong: Sequence[dict]) -> Figure:
+def draw_mistakes(wrong: Sequence[dict], names: dict[str, str]) -> Figure:
     """The wrong answers of the trained head, the surest first."""
     shown = sorted(wrong, key=lambda row: -float(row["confidence"]))[:GRID_PICTURES]
     figure = Figure(figsize=(max(2.2 * len(shown), 4), 3.3), layout="constrained")
     figure.suptitle(f"{len(shown)} of {len(wrong)} wrong answers, the surest first", fontsize=18, fontweight="bold")
     for axis, row in zip(figure.subplots(1, len(shown), squeeze=False).ravel(), shown):
-        draw_picture(axis, row, "")
+        draw_picture(axis, row, "", names)
     return figure
 
 
-def draw_picture(axis, row: dict, prefix: str) -> None:
+def draw_picture(axis, row: dict, prefix: str, names: dict[str, str]) -> None:
     """One picture with a green or red frame; below it what was said, how surely, and what is true."""
-    predicted, confidence = row[f"{prefix}predicted"], float(row[f"{prefix}confidence"])
+    predicted, confidence = row[f"{prefix}predicted"], row[f"{prefix}confidence"]
     colour = GREEN if predicted == row["true"] else RED
     axis.imshow(_square(row["picture"]))
     axis.set_xticks([])
     axis.set_yticks([])
     for spine in axis.spines.values():
         spine.set(visible=True, color=colour, linewidth=4)
-    said = f"{_short(predicted)} {100 * confidence:.0f} %"
-    axis.set_xlabel(f"{said}\ntrue: {_short(row['true'])}", color=colour, fontsize=14)
+    said = f"{names[predicted]} {100 * confidence:.0f} %"
+    axis.set_xlabel(f"{said}\ntrue: {names[row['true']]}", color=colour, fontsize=14)
 
 
 def draw_curves(history: Sequence[dict], best_epoch: int) -> Figure:
     """Loss and accuracy against epochs, with the epoch whose weights were kept."""
-    epochs = [int(row["epoch"]) for row in history]
+    epochs = [row["epoch"] for row in history]
     figure = Figure(figsize=(10, 3.6))
     for axis, name in zip(figure.subplots(1, 2), ("loss", "accuracy")):
         for part, label, colour in (("train", "training", BLUE), ("valid", "validation", "#bc4c00")):
-            values = np.array([float(row[f"{part}_{name}"]) for row in history])
+            values = np.array([row[f"{part}_{name}"] for row in history])
             if np.isfinite(values).any():
                 axis.plot(epochs, values, color=colour, label=label, marker="o", markersize=3)
         axis.axvline(best_epoch, color=GREY, linestyle=":", label=f"kept: epoch {best_epoch}")
@@ -139,12 +161,11 @@ def draw_confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
     axis = figure.subplots()
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    names = [_short(name) for name in classes]
     ticks = range(len(classes))
     axis.set_xticks(
-        ticks, names, rotation=0 if len(classes) <= 3 else 45, ha="center" if len(classes) <= 3 else "right"
+        ticks, classes, rotation=0 if len(classes) <= 3 else 45, ha="center" if len(classes) <= 3 else "right"
     )
-    axis.set_yticks(ticks, names)
+    axis.set_yticks(ticks, classes)
     axis.set(xlabel="predicted", ylabel="true", title="Confusion, evaluation pictures")
     if len(classes) <= 30:
         for i in ticks:
@@ -177,13 +198,17 @@ def _square(source: Path | np.ndarray, side: int = 220) -> np.ndarray:
     return np.asarray(picture.resize((side, side), Image.Resampling.LANCZOS, box=box))
 
 
-def _short(name: str) -> str:
-    return textwrap.shorten(name.replace("_", " "), 18, placeholder="…")
-
-
-def _read_csv(path: Path) -> list[dict]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+def short_names(classes: Sequence[str], letters: int = 18) -> dict[str, str]:
+    """Class name -> what stands in a figure: the middle of a long one is left out, and no two become alike."""
+    plain = [" ".join(name.replace("_", " ").split()) or name for name in classes]
+    if len(set(plain)) < len(plain):
+        plain = list(classes)
+    while True:
+        head = letters // 2
+        short = [name if len(name) <= letters else f"{name[:head]}…{name[head + 1 - letters :]}" for name in plain]
+        if len(set(short)) == len(short) or letters > max(map(len, plain)):
+            return dict(zip(classes, short))
+        letters += 4
 
 
 STYLE = """

@@ -21,6 +21,19 @@ def summary(metrics: dict) -> str:
     return "\n".join(["", *lines, "", f"seconds: {phases}"])
 
 
+def no_better_than(metrics: dict) -> str | None:
+    """A warning where training has bought nothing; None where it has."""
+    found = {key: metrics[key]["accuracy"] for key in ("majority_class", "nearest_class_mean")}
+    best = max(found, key=found.get)
+    if metrics["after"]["accuracy"] > found[best] or metrics["after"]["accuracy"] == 1:
+        return None
+    return (
+        f"warning: the trained {trained(metrics)} is not better than {ROWS[best]} ({100 * found[best]:.1f} %). Look at "
+        "figures/curves.png: where the loss jumps or rises, lower train.learning_rate; where it still falls, raise "
+        "train.epochs; and look whether the labels are right."
+    )
+
+
 def trained(metrics: dict) -> str:
     """What was trained: the head on a backbone, or the network."""
     return metrics.get("trained", "head")

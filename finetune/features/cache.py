@@ -53,17 +53,18 @@ def extract(
     """Features of N pictures, from the cache where it has them.
 
     Raises:
-        InputError: the cache folder cannot be written.
+        InputError: the cache folder cannot be written, and rows are missing in it.
     """
     spec = backbone.record.image
     store = FeatureStore(Path(cache_dir), store_facts(spec, backbone.digest, engine.numeric_class))
     keys, damaged = hash_files(paths, Path(cache_dir), threads)
     index = store.read_index()
-    if store.drop_damaged({index[key][0] for key in keys if key in index}):
-        index = store.read_index()
+    damaged_chunks = store.drop_damaged({index[key][0] for key in keys if key in index})
+    index = {key: place for key, place in index.items() if place[0] not in damaged_chunks}
     missing = [row for row in first_of_each(keys) if keys[row] not in index]
     computed, seconds = 0, 0.0
     if missing:
+        store.check_writable()
         started = time.perf_counter()
         computed = compute(missing, paths, keys, spec, engine, store, damaged, threads)
         seconds = time.perf_counter() - started

@@ -10,6 +10,7 @@ every file is read.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
@@ -95,12 +96,14 @@ class Memory:
             return found
 
     def write(self) -> None:
-        """A copy that another run wrote meanwhile is replaced: its files are read once more, no harm done."""
+        """A copy that another run wrote meanwhile is replaced: its files are read once more, no harm done. So they are
+        where the cache is read-only."""
         if not self.learnt:
             return
         others = {stat: sha256 for stat, sha256 in self.known.items() if stat not in self.seen}
         records = [*others.items(), *self.seen.items()][-MOST_REMEMBERED:]
-        replace_file(self.file, lambda f: np.save(f, np.array(records, dtype=RECORD)))
+        with contextlib.suppress(OSError):
+            replace_file(self.file, lambda f: np.save(f, np.array(records, dtype=RECORD)))
 
 
 def sha256_of(file: BinaryIO) -> bytes:

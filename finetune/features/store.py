@@ -14,12 +14,10 @@ the same rows twice.
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import io
 import json
 import logging
-import os
 import time
 import zlib
 from collections.abc import Iterable, Sequence
@@ -46,14 +44,27 @@ class FeatureStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not (self.folder / "facts.json").exists():
                 replace_file(self.folder / "facts.json", lambda f: f.write(json.dumps(facts, indent=1).encode()))
-            elif not os.access(self.folder, os.W_OK):
-                raise PermissionError(errno.EACCES, "no permission to write")
         except OSError as error:
-            raise InputError(
-                f"{self.folder}: the feature cache cannot be written ({error.strerror}). "
-                "Choose another folder with --cache_dir."
-            ) from error
+            raise self._not_writable(error) from error
         self._remove_stale()
+
+    def check_writable(self) -> None:
+        """Before rows are computed. A cache that has them all may be read-only.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        try:
+            replace_file(self.folder / "writable", lambda f: None)
+            (self.folder / "writable").unlink(missing_ok=True)
+        except OSError as error:
+            raise self._not_writable(error) from error
+
+    def _not_writable(self, error: OSError) -> InputError:
+        return InputError(
+            f"{self.folder}: the feature cache cannot be written ({error.strerror}). "
+            "Choose another folder with --cache_dir."
+        )
 
     def write_chunk(self, keys: Sequence[bytes], features: np.ndarray) -> None:
         packed = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(len(keys), 32)
@@ -81,14 +92,14 @@ class FeatureStore:
             index.update({key.tobytes(): (features_file, row) for row, key in enumerate(keys)})
         return index
 
-    def drop_damaged(self, features_files: Iterable[Path]) -> bool:
-        """Remove chunks in which a bit has changed since they were written. Whether there was one."""
-        dropped = False
+    def drop_damaged(self, features_files: Iterable[Path]) -> set[Path]:
+        """Remove chunks in which a bit has changed since they were written. Which they were."""
+        dropped = set()
         for file in features_files:
             check = file.with_name(file.name.replace(".features.npy", ".crc32"))
             if check.is_file() and check.read_bytes() != f"{crc32_of(file):08x}".encode():  # older ones have none
                 self._remove_chunk(file, "its checksum differs")
-                dropped = True
+                dropped.add(file)
         return dropped
 
     def _remove_chunk(self, features_file: Path, error: object) -> None:
@@ -119,8 +130,9 @@ class FeatureStore:
 
     def _remove_stale(self) -> None:
         for leftover in self.folder.glob("*.tmp"):
-            if time.time() - leftover.stat().st_mtime > STALE_SECONDS:
-                leftover.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # another run was first, or the cache is read-only
+                if time.time() - leftover.stat().st_mtime > STALE_SECONDS:
+                    leftover.unlink()
 
 
 def crc32_of(path: Path) -> int:

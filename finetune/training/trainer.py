@@ -119,11 +119,7 @@ class Trainer:
 
             judged = valid_loss if len(self.valid[0]) else loss
             if not math.isfinite(loss):
-                now = phase.config.learning_rate
-                raise InputError(
-                    f"The training loss became {loss} in epoch {epoch}. Lower train.learning_rate "
-                    f"(now {now}), for example --set train.learning_rate={now / 10:g}."
-                )
+                raise InputError(f"The training loss became {loss} in epoch {epoch}. {lower_what(phase.config)}")
             if judged < best_loss:
                 best_loss, best_epoch = judged, epoch
                 best = self.weights.get()
@@ -220,6 +216,14 @@ def train_epoch(
     loss_sum = sum(float(loss.asnumpy()) for loss, _ in sums)
     correct_sum = sum(float(correct.asnumpy()) for _, correct in sums)
     return loss_sum / float(weights.sum()), correct_sum / count
+
+
+def lower_what(config: TrainConfig) -> str:
+    """The setting that is farthest above what is usual, by order of magnitude."""
+    usual = {"learning_rate": 0.001, "l2": 0.01, "l1": 0.01, "weight_decay": 0.01}
+    name = max(usual, key=lambda name: getattr(config, name) / usual[name])
+    now = getattr(config, name)
+    return f"Lower train.{name} (now {now:g}), for example --set train.{name}={max(now / 10, usual[name]):g}."
 
 
 def judge(predictor: Predictor, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
