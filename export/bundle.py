@@ -54,8 +54,9 @@ def export_run(
                 "Leave ONNX out of --file_format."
             )
         import_onnxruntime()
+    trained = load_trained(run)
     with one_at_a_time(run / LOCK):
-        return _export_run(load_trained(run), run, threads, file_formats, input_forms, batch_size, key)
+        return _export_run(trained, run, threads, file_formats, input_forms, batch_size, key)
 
 
 def _export_run(trained, run: Path, threads: int, file_formats, input_forms, batch_size, key) -> dict:

@@ -129,7 +129,7 @@ def evaluation_pictures(run: Path) -> list[Path] | np.ndarray:
     if (run / PICTURES).is_file():
         try:
             return np.load(run / PICTURES)
-        except (ValueError, EOFError) as error:
+        except Exception as error:  # NumPy raises nearly any type on a damaged head
             raise InputError(f"{run / PICTURES}: damaged ({error}). {again(run)}") from error
     return [Path(split["root"], name) for name in split["eval"]]
 

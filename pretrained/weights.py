@@ -126,7 +126,7 @@ def find_facts(path: Path) -> tuple[WeightsRecord, str]:
         return ZOO, f"{ZOO.name}, assumed: the file is not in the catalog and {beside.name} is not beside it"
     try:
         return WeightsRecord.from_dict(yaml.safe_load(beside.read_text(encoding="utf-8"))), beside.name
-    except (TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError, RecursionError, yaml.YAMLError) as error:
         raise InputError(
             f"{beside}: not a record of weights ({error}). It needs the keys {', '.join(ZOO.to_dict())}."
         ) from error

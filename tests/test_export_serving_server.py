@@ -555,7 +555,7 @@ def test_a_changed_or_unfitting_model_is_not_served(exported, tmp_path):
     bias = next(array for array in model.graph.initializer if array.name == "dense_bias")
     bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + np.float32([0.1, 0]), bias.name))
     onnx.save(model, path)
-    with pytest.raises(InputError, match=r"mobilenetv2_image\.onnx: changed since it was exported"):
+    with pytest.raises(InputError, match=r"mobilenetv2_image\.onnx: missing, or changed since it was exported"):
         open_served(bundle)
     facts = json.loads((bundle / MANIFEST).read_text(encoding="utf-8"))
     del facts["files"][path.name], facts["models"][path.name]

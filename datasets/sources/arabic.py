@@ -8,6 +8,7 @@ row is a letter column by column: read as rows, the letters lie on their side.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +86,7 @@ def read_numbers(folder: Path, name: str, columns: int) -> np.ndarray:
         if values.size == 0 or values.min() < 0 or values.max() > 255:
             raise ValueError("numbers outside of 0..255, or none")
         return values.astype(np.uint8).reshape(-1, columns)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
             f"{folder}: {name} is missing or damaged ({error}). Fetch it: python -m datasets fetch arabic"
         ) from error

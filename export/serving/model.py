@@ -179,7 +179,7 @@ def check_golden(served: Served) -> None:
             return
         images = np.stack([np.load(served.bundle / "golden" / picture["image"]) for picture in pictures])
         wanted = np.array([[picture["probabilities"][name] for name in served.classes] for picture in pictures])
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:  # EOFError: NumPy, of an emptied file
+    except Exception as error:  # NumPy raises nearly any type on a damaged head
         raise InputError(f"{served.bundle / 'golden'}: not readable ({error}). {ANEW}") from error
     difference = np.abs(served(images)[0] - wanted).max()
     if not difference <= expected["tolerance"]:

@@ -48,7 +48,7 @@ def verify(folder: Path, key_file: Path | None) -> list[str]:
     try:
         expected = json.loads((folder / "golden" / "expected.json").read_text(encoding="utf-8"))
         inputs = {form: stored_inputs(folder, expected, form) for form in ("image", "tensor")}
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:  # EOFError: NumPy, of an emptied file
+    except Exception as error:  # NumPy raises nearly any type on a damaged head
         return [*faults, f"golden: not readable ({error})"]
     golden_faults = check_preprocessing(folder, manifest, expected, inputs)
     faults += golden_faults

@@ -3,7 +3,8 @@
     <cache_dir>/features/<facts>/facts.json
     <cache_dir>/features/<facts>/<chunk>.features.npy     float32 (n, D)
     <cache_dir>/features/<facts>/<chunk>.crc32            of the file of features, 8 hexadecimal digits
-    <cache_dir>/features/<facts>/<chunk>.keys.npy         uint8 (n, 32), written last: marks it complete
+    <cache_dir>/features/<facts>/<chunk>.keys.npy         uint8 (n, 32), written last: marks it complete; <chunk> is
+                                                          the sha256 of what is in it
     <cache_dir>/features/<facts>/<chunk>.tones.json       {key: what is odd about the picture}, of few
 
 <facts> is the sha256 of everything beside the picture that decides its numbers. Files appear by rename
@@ -68,7 +69,7 @@ class FeatureStore:
 
     def write_chunk(self, keys: Sequence[bytes], features: np.ndarray) -> None:
         packed = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(len(keys), 32)
-        name = hashlib.sha256(packed.tobytes()).hexdigest()[:32]
+        name = name_of(packed)
         content = io.BytesIO()
         np.save(content, features.astype(np.float32, copy=False))
         check = f"{zlib.crc32(content.getbuffer()):08x}".encode()
@@ -84,6 +85,8 @@ class FeatureStore:
             features_file = keys_file.with_name(keys_file.name.replace(".keys.", ".features."))
             try:
                 keys = np.load(keys_file)
+                if name_of(keys) != keys_file.name.partition(".")[0]:
+                    raise ValueError("the keys were changed")
                 if len(np.load(features_file, mmap_mode="r")) != len(keys):
                     raise ValueError("the number of rows differs")
             except Exception as error:  # NumPy raises nearly any type on a damaged head
@@ -133,6 +136,11 @@ class FeatureStore:
             with contextlib.suppress(OSError):  # another run was first, or the cache is read-only
                 if time.time() - leftover.stat().st_mtime > STALE_SECONDS:
                     leftover.unlink()
+
+
+def name_of(keys: np.ndarray) -> str:
+    """Of the chunk with these keys, uint8 (n, 32)."""
+    return hashlib.sha256(keys.tobytes()).hexdigest()[:32]
 
 
 def crc32_of(path: Path) -> int:
