@@ -33,7 +33,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.mutations import READERS, outcomes
+from benchmarks.mutations import outcomes
+from benchmarks.readers import READERS
 
 CHECKOUT = Path(__file__).parents[1]
 RESULTS = CHECKOUT / "benchmarks" / "RESULTS-faults.md"
