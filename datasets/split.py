@@ -61,14 +61,15 @@ def rotate(dataset: Dataset, rotation: int, readable: np.ndarray | None = None) 
         InputError: a class has fewer than three pictures, or the set has a published split.
     """
     if dataset.parts is not None:
-        raise InputError(f"{dataset.name}: has a published split; data.rotation is for sets without one.")
+        raise InputError(f"{dataset.name}: has a split of its own. Leave data.rotation out.")
     rows = np.arange(len(dataset)) if readable is None else np.flatnonzero(readable)
     valid, evaluation = [], []
     for label, name in enumerate(dataset.classes):
         of_class = rows[dataset.labels[rows] == label]
         if len(of_class) < 3:
             raise InputError(
-                f"{dataset.root}: the class {name!r} has {len(of_class)} picture(s); data.rotation needs 3."
+                f"{dataset.root}: the class {name!r} has {len(of_class)} picture(s) that can be read; "
+                "data.rotation needs 3. Add pictures, or leave data.rotation out."
             )
         evaluation.append(of_class[rotation % len(of_class)])
         valid.append(of_class[(rotation + 1) % len(of_class)])

@@ -125,7 +125,10 @@ def ask(
     reference, readable = ckpt.answers()
     exported, in_second_batch = answer.result()
     if not readable.any():
-        raise InputError(f"{split['root']}: none of the evaluation pictures of {ckpt.run} can be read there any more.")
+        raise InputError(
+            f"{split['root']}: none of the evaluation pictures of {ckpt.run} can be read there any more. "
+            "Put them back, or repeat the run with pictures that are there."
+        )
     pairs = zip(models, exported)
     if ckpt.by_engine and not all(agree(one[readable], reference[readable], tolerance_of(m)) for m, one in pairs):
         reference, readable = ckpt.by_mindspore()

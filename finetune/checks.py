@@ -51,7 +51,10 @@ def time_depthwise(environment: dict[str, str]) -> float:
     variables = {name: value for name, value in variables.items() if value}
     done = subprocess.run([sys.executable, "-m", "finetune.checks"], env=variables, capture_output=True, text=True)
     if done.returncode:
-        raise InputError(f"MindSpore cannot run a convolution here:\n{done.stderr.strip()[-2000:]}")
+        raise InputError(
+            f"MindSpore cannot run a convolution here:\n{done.stderr.strip()[-2000:]}\n"
+            "Install it again in a fresh environment: pip install -r requirements.txt"
+        )
     return float(done.stdout.split()[-1])
 
 

@@ -47,7 +47,10 @@ def show(run: Path, dataset_path: str | None, config: Config, device: Device) ->
     for path, reason in damaged.items():
         log.warning("left out: %s: %s", path, reason)
     if not readable.any():
-        raise InputError(f"{dataset_path or split['root']}: none of its {len(pictures)} pictures can be read.")
+        raise InputError(
+            f"{dataset_path or split['root']}: none of its {len(pictures)} pictures can be read, see above. "
+            "Put them back, or give other pictures with --dataset_path."
+        )
     metrics = evaluate(Predictor(trained.head), rows[readable], labels[readable], trained.classes).metrics
     low, high = metrics["interval"]
     log.info(

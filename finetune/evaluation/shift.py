@@ -46,7 +46,7 @@ def curve(run: Path, shifts: list[int]) -> list[float]:
 
     trained = load_trained(run)
     if trained.backbone is not None:
-        raise InputError(f"{run}: on a backbone. Shifts are for networks from scratch, such as mnist_lenet.")
+        raise InputError(f"{run}: on a backbone. Give a run from scratch, as of `python -m finetune run mnist_lenet`.")
     split = read_json(run, "split.json")
     labels = np.array([split["classes"].index(name) for name in split["eval"].values()])
     images, _ = load_images(evaluation_pictures(run), trained.image)

@@ -134,7 +134,10 @@ class LeNet5(nn.Cell):
     def __init__(self, shape: tuple[int, int, int], class_count: int, config: ModelConfig, rng: np.random.Generator):
         super().__init__()
         if len(config.filters) != len(config.paddings):
-            raise InputError(f"model.filters {config.filters} and model.paddings {config.paddings} differ in length.")
+            raise InputError(
+                f"model.filters {config.filters} and model.paddings {config.paddings} differ in length. Give both one "
+                "number for each convolution."
+            )
         channels, *sides = shape
         steps = []
         for number, (filters, padding) in enumerate(zip(config.filters, config.paddings), 1):

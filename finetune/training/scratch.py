@@ -100,7 +100,10 @@ def shape_of_files(paths: Sequence[Path]) -> tuple[tuple[int, int], int]:
         except OSError as error:
             raise cannot_read(path, error) from error
         return first.size[::-1], 1 if first.grey else 3
-    raise InputError(f"{paths[0].parent.parent}: none of the {len(paths)} pictures can be read.")
+    raise InputError(
+        f"{paths[0].parent.parent}: none of the {len(paths)} pictures can be read; `python -m datasets check` of this "
+        "folder says why."
+    )
 
 
 def spec_of(images: np.ndarray, rows: np.ndarray, strokes: int) -> ImageSpec:
