@@ -44,15 +44,10 @@ def request(content: bytes, host: bytes = b"", path: bytes = b"/predict", extra:
     """One POST as it goes over the wire."""
     head = b"--" + BOUNDARY + b'\r\nContent-Disposition: form-data; name="picture"; filename="a.jpg"\r\n\r\n'
     body = head + content + b"\r\n--" + BOUNDARY + b"--\r\n"
-    lines = (
-        [b"POST " + path + b" HTTP/1.1", b"Host: " + (host or b"127.0.0.1"), extra]
-        if extra
-        else [
-            b"POST " + path + b" HTTP/1.1",
-            b"Host: " + (host or b"127.0.0.1"),
-        ]
-    )
-    lines += [
+    lines = [
+        b"POST " + path + b" HTTP/1.1",
+        b"Host: " + (host or b"127.0.0.1"),
+        *([extra] if extra else []),
         b"Content-Type: multipart/form-data; boundary=" + BOUNDARY,
         b"Content-Length: " + str(len(body)).encode(),
     ]
@@ -74,6 +69,7 @@ def hostile_requests(good: bytes) -> dict[str, bytes]:
         "noise": request(random.Random(0).randbytes(20_000)),
         "empty": request(b""),
         "a bomb": request(png.getvalue()),
+        "1,000 scans": request(with_scans(good, 1000)),
         "claims to be huge": request(claims),
         "a script": request(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"),
         "another form": half.replace(BOUNDARY, b"nonsense", 1),
@@ -82,6 +78,15 @@ def hostile_requests(good: bytes) -> dict[str, bytes]:
         "too large": request(b"\xff\xd8\xff" + bytes(33 * 2**20)),
         "no such path": request(good, path=b"/predict/../../secret"),
     }
+
+
+def with_scans(jpeg: bytes, count: int) -> bytes:
+    """The picture as a progressive JPEG of 100 KB whose last scan stands there `count` times: seconds of work."""
+    small = io.BytesIO()
+    Image.open(io.BytesIO(jpeg)).convert("L").resize((256, 256)).save(small, "JPEG", progressive=True, quality=30)
+    content = small.getvalue()[:-2]
+    scan = content[content.rindex(b"\xff\xda") :]
+    return content + scan * (count - 1) + b"\xff\xd9"
 
 
 class Connection:

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from datasets.base import Dataset, InputError, Split
+from datasets.base import Dataset, InputError, MachineFault, Split
 from datasets.files import write_csv, write_json
 from datasets.listing import passed_over_lines
 from datasets.load import load
@@ -75,9 +75,9 @@ def quoted(path: str | Path) -> str:
 
 
 def check_complete(folder: Path, again: list[str]) -> None:
-    """Raises InputError where something did not come of it; all else is complete by then."""
+    """Raises MachineFault where something did not come of it; all else is complete by then."""
     if again:
-        raise InputError(f"{folder}: trained and evaluated, but not all came of it. Repeat: {' && '.join(again)}")
+        raise MachineFault(f"{folder}: trained and evaluated, but not all came of it. Repeat: {' && '.join(again)}")
 
 
 def learn(config: Config, device: Device, reporter: Ahead, *others: Ahead) -> tuple[Path, list[str]]:
