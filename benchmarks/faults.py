@@ -46,18 +46,26 @@ FAULTS = ("TRACEBACK", "hang", "died", "WRONG", "left")
 
 def main() -> int:
     given = arguments()
-    sections, bad = [], False
+    bad = False
     with tempfile.TemporaryDirectory() as place:
         for part in given.parts:
-            rows = PARTS[part](given, Path(place, part))
-            for row in rows:
+            rows = []
+            for row in PARTS[part](given, Path(place, part)):
                 print(" | ".join(map(str, row)), flush=True)
+                rows.append(row)
                 bad |= any(word in str(cell) for cell in row[1:] for word in FAULTS)
-            sections.append(f"## {part.capitalize()}\n\n{table(rows)}")
-    head = f"# What survives what\n\nMade by `python -m benchmarks.faults`, seed {given.seed}, on {platform.system()}."
-    if set(given.parts) == set(PARTS):
-        RESULTS.write_text("\n\n".join([head, *sections]) + "\n", encoding="utf-8")
+            write(part, table(rows), given.seed)
     return 1 if bad else 0
+
+
+def write(part: str, rows: str, seed: int) -> None:
+    """Put the table of one part in the place of its last one."""
+    text = RESULTS.read_text(encoding="utf-8") if RESULTS.is_file() else "# What survives what\n"
+    head, *sections = text.split("\n## ")
+    kept = [section for section in sections if not section.lower().startswith(part)]
+    command = f"`python -m benchmarks.faults --parts {part} --seed {seed}`, on {platform.system()}."
+    sections = sorted([*kept, f"{part.capitalize()}\n\n{command}\n\n{rows}\n"])
+    RESULTS.write_text("\n## ".join([head, *sections]), encoding="utf-8")
 
 
 def arguments() -> argparse.Namespace:
@@ -75,13 +83,12 @@ def table(rows: list[tuple]) -> str:
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
-def mutations(given: argparse.Namespace, place: Path) -> list[tuple]:
-    rows = [("reader", "damaged files", "outcomes")]
+def mutations(given: argparse.Namespace, place: Path) -> Iterator[tuple]:
+    yield "reader", "damaged files", "outcomes"
     for name in READERS:
         found = outcomes(name, given.mutations, given.seed, place)
-        rows.append((name, given.mutations, in_words(found)))
         shutil.rmtree(place, ignore_errors=True)
-    return rows
+        yield name, given.mutations, in_words(found)
 
 
 def in_words(found: Counter[str]) -> str:
@@ -144,9 +151,9 @@ def bytes_of(place: Path, command: str) -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
-def kills(given: argparse.Namespace, place: Path) -> list[tuple]:
+def kills(given: argparse.Namespace, place: Path) -> Iterator[tuple]:
     rng = np.random.default_rng(given.seed)
-    rows = [("command", "killed at (seconds)", "outcomes of the same command again")]
+    yield "command", "killed at (seconds)", "outcomes of the same command again"
     for name in ("draw", "run", "export"):
         base = place / name / "base"
         base.mkdir(parents=True)
@@ -172,7 +179,8 @@ def kills(given: argparse.Namespace, place: Path) -> list[tuple]:
             with started(command) as process:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(moment)
-                os.killpg(process.pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # it was faster than at first
+                    os.killpg(process.pid, signal.SIGKILL)
                 process.communicate()
             if count := left(process.mark):
                 found[f"{count} processes left"] += 1
@@ -182,14 +190,14 @@ def kills(given: argparse.Namespace, place: Path) -> list[tuple]:
             right = "ended right" if bytes_of(here, name) == wanted else "WRONG TAKEN FOR RIGHT"
             found[wrong or right] += 1
             shutil.rmtree(here)
-        rows.append((name, f"{moments[0]:.1f} to {moments[-1]:.1f}", in_words(found)))
-    return rows
+        yield name, f"{moments[0]:.1f} to {moments[-1]:.1f}", in_words(found)
 
 
-def disks(given: argparse.Namespace, place: Path) -> list[tuple]:
-    rows = [("command", "disk", "on the full disk", "the same command on a larger one")]
+def disks(given: argparse.Namespace, place: Path) -> Iterator[tuple]:
+    yield "command", "disk", "on the full disk", "the same command on a larger one"
     if sys.platform != "linux" or os.geteuid() != 0:
-        return [*rows, ("run", "not tried", "needs Linux and root", "")]
+        yield "run", "not tried", "needs Linux and root", ""
+        return
     place.mkdir()
     base = place / "base"
     base.mkdir()
@@ -213,7 +221,7 @@ def disks(given: argparse.Namespace, place: Path) -> list[tuple]:
         finally:
             subprocess.run(["umount", "-l", here], check=True)
     sizes = f"{needed / given.moments / 1e6:.1f} to {needed / 1e6:.1f} MB"
-    return [*rows, ("run", sizes, in_words(first), in_words(second))]
+    yield "run", sizes, in_words(first), in_words(second)
 
 
 PARTS = {"kills": kills, "disks": disks, "mutations": mutations}
