@@ -11,8 +11,7 @@ from pathlib import Path
 
 from datasets.image import ImageSpec
 
-IMAGENET_MEAN_UNIT = (0.485, 0.456, 0.406)
-IMAGENET_STD_UNIT = (0.229, 0.224, 0.225)
+PAD_MODES = ("pad", "same")
 
 
 @dataclass(frozen=True)
@@ -27,29 +26,27 @@ class WeightsRecord:
     source: str  # who trained it, on what
     licence: str
     url: str | None = None
-    sha256: str | None = None  # of the file; None where it is not published
+    sha256: str | None = None  # of the file, or how it begins; None where it is not published
+    bytes: int = 0  # of the file; 0 where it is not published
+    mirrors: tuple[str, ...] = ()  # further addresses of the same file
+    top_1: float | None = None  # published accuracy on ImageNet in percent, with its own classifier
 
     def to_dict(self) -> dict:
-        return {**asdict(self), "image": self.image.to_dict()}
+        facts = {**asdict(self), "image": self.image.to_dict(), "mirrors": list(self.mirrors)}
+        return {name: value for name, value in facts.items() if value not in (None, [], 0)}
 
     @classmethod
     def from_dict(cls, facts: dict) -> WeightsRecord:
-        """Raises TypeError where a fact is missing or unknown."""
-        return cls(**{**facts, "image": ImageSpec.from_dict(facts["image"])})
+        """Raises TypeError or ValueError where a fact is missing, unknown, or no such fact."""
+        image, mirrors = ImageSpec.from_dict(facts["image"]), tuple(facts.get("mirrors", ()))
+        record = cls(**{**facts, "image": image, "mirrors": mirrors})
+        for name in ("width", "bn_eps"):
+            if not isinstance(getattr(record, name), int | float) or not 0 < getattr(record, name) < 10:
+                raise ValueError(f"{name} must be a number above 0, found {getattr(record, name)!r}")
+        if record.pad_mode not in PAD_MODES:
+            raise ValueError(f"pad_mode must be one of {', '.join(PAD_MODES)}, found {record.pad_mode!r}")
+        return record
 
-
-# MindSpore's model zoo, "MobileNetV2 on CPU and GPU"; also the default for unknown files, because
-# fine-tuned descendants of this file are what people have.
-ZOO = WeightsRecord(
-    name="mobilenetv2_cpu_gpu",
-    width=1.0,
-    pad_mode="pad",
-    bn_eps=1e-5,
-    image=ImageSpec(size=(224, 224), resize=(256, 256), mean_unit=IMAGENET_MEAN_UNIT, std_unit=IMAGENET_STD_UNIT),
-    source="MindSpore model zoo, trained on OpenImage",
-    licence="Apache-2.0",
-    url="https://download.mindspore.cn/model_zoo/official/lite/mobilenetv2_openimage_lite/mobilenetv2_cpu_gpu.ckpt",
-)
 
 TENSORFLOW_1_0_224 = WeightsRecord(
     name="mobilenet_v2_1.0_224_imagenet",
@@ -86,8 +83,19 @@ EMBEDDED = WeightsRecord(
 )
 EMBEDDED_FILE = Path(__file__).with_name(f"{EMBEDDED.name}.ckpt")
 
-CATALOG = (ZOO, TENSORFLOW_1_0_224, EMBEDDED)
+OWN = (EMBEDDED, TENSORFLOW_1_0_224)
+
+
+def catalog() -> tuple[WeightsRecord, ...]:
+    """Every known file."""
+    from pretrained.published import PUBLISHED
+
+    return (*OWN, *PUBLISHED)
 
 
 def find_by_sha256(sha256: str) -> WeightsRecord | None:
-    return next((record for record in CATALOG if record.sha256 == sha256), None)
+    return next((record for record in catalog() if record.sha256 == sha256), None)
+
+
+def find_by_name(name: str) -> WeightsRecord | None:
+    return next((record for record in catalog() if record.name == name), None)

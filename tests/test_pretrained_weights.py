@@ -8,7 +8,8 @@ from conftest import REAL_WEIGHTS, SHARED, TOY_RECORD, needs_real_data, save_toy
 from datasets.base import InputError
 from pretrained import weights
 from pretrained.catalog import EMBEDDED, EMBEDDED_FILE, TENSORFLOW_1_0_224
-from pretrained.weights import facts_file, load_backbone, read_ckpt
+from pretrained.files import facts_file
+from pretrained.weights import load_backbone, read_ckpt
 
 
 def rewrite(path, change):
