@@ -1,52 +1,12 @@
-"""What is known about weight files: one frozen record a file.
-
-A CKPT holds numbers only. How wide the network is, how it pads, and how its pictures must be
-prepared are facts of the training that made them; everyone asks the record.
-"""
+"""The weight files that are known: the one that comes with the project, and those that others publish."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from datasets.image import ImageSpec
-
-PAD_MODES = ("pad", "same")
-
-
-@dataclass(frozen=True)
-class WeightsRecord:
-    """The facts of one weight file."""
-
-    name: str
-    width: float  # multiplier of the channels
-    pad_mode: str  # "pad": symmetric, as the zoo and PyTorch; "same": as TensorFlow
-    bn_eps: float
-    image: ImageSpec
-    source: str  # who trained it, on what
-    licence: str
-    url: str | None = None
-    sha256: str | None = None  # of the file, or how it begins; None where it is not published
-    bytes: int = 0  # of the file; 0 where it is not published
-    mirrors: tuple[str, ...] = ()  # further addresses of the same file
-    top_1: float | None = None  # published accuracy on ImageNet in percent, with its own classifier
-
-    def to_dict(self) -> dict:
-        facts = {**asdict(self), "image": self.image.to_dict(), "mirrors": list(self.mirrors)}
-        return {name: value for name, value in facts.items() if value not in (None, [], 0)}
-
-    @classmethod
-    def from_dict(cls, facts: dict) -> WeightsRecord:
-        """Raises TypeError or ValueError where a fact is missing, unknown, or no such fact."""
-        image, mirrors = ImageSpec.from_dict(facts["image"]), tuple(facts.get("mirrors", ()))
-        record = cls(**{**facts, "image": image, "mirrors": mirrors})
-        for name in ("width", "bn_eps"):
-            if not isinstance(getattr(record, name), int | float) or not 0 < getattr(record, name) < 10:
-                raise ValueError(f"{name} must be a number above 0, found {getattr(record, name)!r}")
-        if record.pad_mode not in PAD_MODES:
-            raise ValueError(f"pad_mode must be one of {', '.join(PAD_MODES)}, found {record.pad_mode!r}")
-        return record
-
+from pretrained.published import PUBLISHED
+from pretrained.record import WeightsRecord
 
 TENSORFLOW_1_0_224 = WeightsRecord(
     name="mobilenet_v2_1.0_224_imagenet",
@@ -83,19 +43,12 @@ EMBEDDED = WeightsRecord(
 )
 EMBEDDED_FILE = Path(__file__).with_name(f"{EMBEDDED.name}.ckpt")
 
-OWN = (EMBEDDED, TENSORFLOW_1_0_224)
-
-
-def catalog() -> tuple[WeightsRecord, ...]:
-    """Every known file."""
-    from pretrained.published import PUBLISHED
-
-    return (*OWN, *PUBLISHED)
+CATALOG = (EMBEDDED, TENSORFLOW_1_0_224, *PUBLISHED)
 
 
 def find_by_sha256(sha256: str) -> WeightsRecord | None:
-    return next((record for record in catalog() if record.sha256 == sha256), None)
+    return next((record for record in CATALOG if record.sha256 == sha256), None)
 
 
 def find_by_name(name: str) -> WeightsRecord | None:
-    return next((record for record in catalog() if record.name == name), None)
+    return next((record for record in CATALOG if record.name == name), None)

@@ -16,11 +16,12 @@ import yaml
 
 from datasets.base import InputError
 from datasets.image import ImageSpec
-from pretrained.catalog import WeightsRecord, find_by_sha256
+from pretrained.catalog import find_by_sha256
 from pretrained.files import facts_file, file_sha256
 from pretrained.formats.base import WeightFile
 from pretrained.published import ZOO, imagenet, tensorflow
 from pretrained.recognise import Recognised, advice
+from pretrained.record import WeightsRecord
 from pretrained.shapes import channels_of
 
 CROP = 0.875  # of the short side: 256 becomes 224

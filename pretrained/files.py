@@ -10,7 +10,8 @@ import yaml
 
 from datasets.base import InputError, RemoteFile
 from datasets.files import write_text
-from pretrained.catalog import WeightsRecord, find_by_name
+from pretrained.catalog import find_by_name
+from pretrained.record import WeightsRecord
 
 FOLDER = Path("cache", "weights")  # <name>/<file> of what was fetched
 SUFFIXES = (".ckpt", ".safetensors", ".pth", ".pt", ".h5", ".keras")
@@ -66,11 +67,16 @@ def fetch_weights(record: WeightsRecord, folder: Path = FOLDER) -> Path:
 
     if not record.url:
         raise InputError(f"{record.name}: this file is not published. Give its path.")
-    file = RemoteFile(record.url.rpartition("/")[2], record.url, record.sha256 or "", record.bytes, record.mirrors)
+    file = RemoteFile(name_of_file(record), record.url, record.sha256 or "", record.bytes, record.mirrors)
     path = fetch_file(file, folder / record.name)
     stated = replace(record, sha256=file_sha256(path))
     write_text(facts_file(path), yaml.safe_dump(stated.to_dict(), sort_keys=False, allow_unicode=True))
     return path
+
+
+def name_of_file(record: WeightsRecord) -> str:
+    """As it is published."""
+    return record.url.rpartition("/")[2]
 
 
 def facts_file(path: Path) -> Path:

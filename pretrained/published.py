@@ -7,7 +7,7 @@ Accuracy is what the publisher states for the whole network on ImageNet.
 from __future__ import annotations
 
 from datasets.image import ImageSpec
-from pretrained.catalog import WeightsRecord
+from pretrained.record import WeightsRecord
 
 IMAGENET_MEAN_UNIT = (0.485, 0.456, 0.406)
 IMAGENET_STD_UNIT = (0.229, 0.224, 0.225)

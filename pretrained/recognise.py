@@ -92,8 +92,11 @@ def is_classifier(name: str, scheme: Scheme) -> bool:
 
 
 def of_training(name: str, array: np.ndarray, parameters: Iterable[str]) -> bool:
-    """State of an optimizer is named after its parameter (`moments.conv1.weight`); a counter is a single number."""
-    return array.size <= 1 or any(name.endswith(f".{own}") or name.endswith(f"/{own}") for own in parameters)
+    """State of an optimizer is named after its parameter (`moments.conv1.weight`), and a counter (`learning_rate`) is a
+    single number of no layer."""
+    return (array.size <= 1 and "." not in name) or any(
+        name.endswith(f".{own}") or name.endswith(f"/{own}") for own in parameters
+    )
 
 
 def channels_in(arrays: dict[str, np.ndarray]) -> tuple[int | None, ...]:

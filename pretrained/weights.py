@@ -11,12 +11,13 @@ import numpy as np
 from mindspore import nn
 
 from datasets.base import InputError
-from pretrained.catalog import EMBEDDED, EMBEDDED_FILE, WeightsRecord
+from pretrained.catalog import EMBEDDED, EMBEDDED_FILE
 from pretrained.facts import find_facts
 from pretrained.files import file_sha256, find_weights
 from pretrained.formats.read import read_weights
 from pretrained.mobilenet_v2 import MobileNetV2
 from pretrained.recognise import advice, recognise
+from pretrained.record import WeightsRecord
 
 SHOWN_DIFFERENCES = 8  # a line each, of every kind
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -46,6 +49,10 @@ class Entries:
         self.arrays[name] = as_float(np.frombuffer(content, dtype), name).reshape(tuple(map(int, shape)))
 
 
+ZIP_FAULTS = (
+    *(KeyError, OSError, EOFError, ValueError, NotImplementedError, RuntimeError),
+    *(struct.error, zipfile.BadZipFile, zlib.error),
+)
 BFLOAT16 = np.dtype([("bfloat16", "<u2")])  # NumPy has no such type: the upper half of a float32
 
 
@@ -62,3 +69,14 @@ def unreadable(path: Path, reason: object) -> InputError:
         f"{path}{size}: not readable as weights: {reason}. It is cut short, damaged or of another kind: "
         "download or copy it again and compare its size with the source."
     )
+
+
+def bounded(path: Path, archive: zipfile.ZipFile, name: str) -> bytes:
+    """One file of an archive. Raises InputError where it unpacks to more than weights ever have."""
+    try:
+        if archive.getinfo(name).file_size > MOST_BYTES:
+            raise unreadable(path, f"{name} in it unpacks to more than {MOST_BYTES >> 20} MiB")
+        with archive.open(name) as file:
+            return file.read(MOST_BYTES)
+    except ZIP_FAULTS as error:
+        raise unreadable(path, f"{name} in it: {error}") from error

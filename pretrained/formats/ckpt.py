@@ -1,4 +1,4 @@
-"""A CKPT of MindSpore, read without MindSpore.
+"""A CKPT of MindSpore, read and written without MindSpore.
 
 It is a protocol buffer (mindspore/ccsrc/utils/checkpoint.proto):
 
@@ -12,8 +12,9 @@ Large arrays come in several values of one name. With `crc_check` a checksum end
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -36,6 +37,27 @@ def read(path: Path, content: bytes) -> WeightFile:
         return WeightFile("MindSpore CKPT", _arrays(path, memoryview(without_checksum(content))))
     except (ValueError, IndexError, OverflowError, TypeError) as error:
         raise unreadable(path, f"no CKPT of MindSpore ({error})") from error
+
+
+def write(file: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
+    """The arrays as `read` and MindSpore read them."""
+    names = {dtype: name for name, dtype in TYPES.items()}
+    for name, array in arrays.items():
+        dims = b"".join(b"\x08" + to_varint(side) for side in array.shape)
+        tensor = dims + field(2, names[array.dtype].encode()) + field(3, np.ascontiguousarray(array).tobytes())
+        file.write(field(1, field(1, name.encode()) + field(2, tensor)))
+
+
+def field(number: int, content: bytes) -> bytes:
+    return to_varint(number << 3 | BYTES) + to_varint(len(content)) + content
+
+
+def to_varint(value: int) -> bytes:
+    found = bytearray()
+    while value > 127:
+        found.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*found, value])
 
 
 def without_checksum(content: bytes) -> bytes:

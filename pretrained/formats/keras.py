@@ -12,19 +12,17 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from pretrained.formats.base import MOST_BYTES, Entries, WeightFile, unreadable
+from pretrained.formats.base import Entries, WeightFile, bounded, unreadable
 
 H5_START = b"\x89HDF\r\n\x1a\n"
 WEIGHTS, CONFIG = "model.weights.h5", "config.json"  # in a .keras file
 OPTIMIZER = ("optimizer_weights", "optimizer")
 DEEPEST, MOST_MEMBERS = 24, 100_000
-ZIP_FAULTS = (KeyError, OSError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
 H5_FAULTS = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, OverflowError, RecursionError)
 NAMES = {1: ("kernel",), 2: ("kernel", "bias"), 4: ("gamma", "beta", "moving_mean", "moving_variance")}
 
@@ -38,17 +36,6 @@ def read_zip(path: Path, archive: zipfile.ZipFile) -> WeightFile:
     """The same of a .keras file."""
     config, content = (bounded(path, archive, name) for name in (CONFIG, WEIGHTS))
     return _read(path, content, config)
-
-
-def bounded(path: Path, archive: zipfile.ZipFile, name: str) -> bytes:
-    """One file of an archive. Raises InputError where it unpacks to more than weights ever have."""
-    try:
-        if archive.getinfo(name).file_size > MOST_BYTES:
-            raise unreadable(path, f"{name} in it unpacks to more than {MOST_BYTES >> 20} MiB")
-        with archive.open(name) as file:
-            return file.read(MOST_BYTES)
-    except ZIP_FAULTS as error:
-        raise unreadable(path, f"{name} in it: {error}") from error
 
 
 def _read(path: Path, content: bytes, config: str | bytes | None) -> WeightFile:

@@ -19,8 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from datasets.base import InputError
-from pretrained.formats.base import BFLOAT16, Entries, WeightFile, as_float, unreadable
-from pretrained.formats.keras import bounded
+from pretrained.formats.base import BFLOAT16, Entries, WeightFile, as_float, bounded, unreadable
 
 MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_START = pickle.dumps(MAGIC, protocol=2)

@@ -9,7 +9,7 @@ from pathlib import Path
 from datasets.base import cannot_read
 from datasets.decoding.formats import what_it_is
 from pretrained.formats import ckpt, keras, pytorch, safetensors, tfjs
-from pretrained.formats.base import MOST_BYTES, WeightFile, unreadable
+from pretrained.formats.base import MOST_BYTES, ZIP_FAULTS, WeightFile, unreadable
 
 KNOWN_AS = "CKPT, safetensors, PyTorch .pth, Keras .h5 and .keras, TensorFlow.js model.json"
 
@@ -45,7 +45,7 @@ def read_weights(path: Path) -> WeightFile:
 def _read_zip(path: Path, content: bytes) -> WeightFile:
     try:
         archive = zipfile.ZipFile(io.BytesIO(content))
-    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
+    except ZIP_FAULTS as error:
         raise unreadable(path, f"a damaged zip ({error})") from error
     names = archive.namelist()
     if keras.WEIGHTS in names:
