@@ -37,8 +37,9 @@ class RemoteFile:
 
     name: str  # on this disk
     url: str
-    sha256: str
-    bytes: int
+    sha256: str  # or how it begins; empty where it is not published
+    bytes: int  # 0 where it is not published
+    mirrors: tuple[str, ...] = ()  # further addresses
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def only_file_in(folder: Path) -> Path:
     return found[0]
 
 
-def fetch_weights(record: WeightsRecord, folder: Path = FOLDER) -> Path:
+def fetch_weights(record: WeightsRecord, folder: Path | None = None) -> Path:
     """The file of a catalog record, downloaded where it is not there yet.
 
     Raises:
@@ -68,7 +68,7 @@ def fetch_weights(record: WeightsRecord, folder: Path = FOLDER) -> Path:
     if not record.url:
         raise InputError(f"{record.name}: this file is not published. Give its path.")
     file = RemoteFile(name_of_file(record), record.url, record.sha256 or "", record.bytes, record.mirrors)
-    path = fetch_file(file, folder / record.name)
+    path = fetch_file(file, (folder or FOLDER) / record.name)
     stated = replace(record, sha256=file_sha256(path))
     write_text(facts_file(path), yaml.safe_dump(stated.to_dict(), sort_keys=False, allow_unicode=True))
     return path
