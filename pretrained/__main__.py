@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from datasets.base import InputError, MachineFault
-from datasets.console import open_console
+from datasets.console import open_console, print_table
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -44,10 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
 def show_list(parsed: argparse.Namespace) -> None:
     from pretrained.describe import table
 
-    rows = list(table())
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+    print_table(list(table()))
 
 
 def fetch(parsed: argparse.Namespace) -> None:

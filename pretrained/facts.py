@@ -16,10 +16,9 @@ import yaml
 
 from datasets.base import InputError
 from datasets.image import ImageSpec
-from pretrained.catalog import find_by_sha256
+from pretrained.catalog import ZOO, find_by_sha256, imagenet, tensorflow
 from pretrained.files import facts_file, file_sha256
 from pretrained.formats.base import WeightFile
-from pretrained.published import ZOO, imagenet, tensorflow
 from pretrained.recognise import Recognised, advice
 from pretrained.record import WeightsRecord
 from pretrained.shapes import channels_of
