@@ -43,8 +43,8 @@ def random_backbone(place: Path) -> Path:
 
     from pretrained.catalog import EMBEDDED
     from pretrained.distillation.training import initialise
+    from pretrained.files import facts_file
     from pretrained.mobilenet_v2 import MobileNetV2
-    from pretrained.weights import facts_file
 
     network = MobileNetV2(EMBEDDED.width, EMBEDDED.pad_mode, EMBEDDED.bn_eps)
     initialise(network, seed=0)

@@ -55,8 +55,8 @@ licence: none
 def prepare_ckpt(folder: Path) -> Path:
     import mindspore as ms
 
+    from pretrained.files import facts_file
     from pretrained.mobilenet_v2 import MobileNetV2
-    from pretrained.weights import facts_file
 
     path = folder / "toy.ckpt"
     network = MobileNetV2(0.1, "pad", 1e-3)
@@ -67,7 +67,7 @@ def prepare_ckpt(folder: Path) -> Path:
 
 
 def prepare_facts(folder: Path) -> Path:
-    from pretrained.weights import facts_file
+    from pretrained.files import facts_file
 
     return facts_file(prepare_ckpt(folder))
 

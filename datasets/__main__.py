@@ -7,18 +7,18 @@ import sys
 from pathlib import Path
 
 from datasets.base import InputError, MachineFault
-from datasets.console import open_console
+from datasets.console import open_console, print_table
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m datasets", description="Pictures to learn from.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    verbs.add_parser("list", help="the names that --dataset_path understands beside folders")
-    command = verbs.add_parser("fetch", help="download a data set from where it is published")
-    command.add_argument("name", metavar="NAME", help="mnist, orl or arabic")
-    command.add_argument(
-        "--cache_dir", "--cache-dir", type=Path, default=Path("cache"), help="it goes into <cache_dir>/NAME (cache)"
-    )
+    cache = {"type": Path, "default": Path("cache"), "help": "sets lie in <cache_dir>/NAME (cache)"}
+    command = verbs.add_parser("list", help="the names that --dataset_path understands beside folders")
+    command.add_argument("--cache_dir", "--cache-dir", **cache)
+    command = verbs.add_parser("fetch", help="download a data set from where it is published, and unpack it")
+    command.add_argument("name", metavar="NAME", help="a name of the list, as mnist")
+    command.add_argument("--cache_dir", "--cache-dir", **cache)
     command = verbs.add_parser("draw", help="draw the sample set of cats and dogs as JPEG files")
     command.add_argument("folder", metavar="FOLDER", type=Path, help="a new or empty folder")
     command.add_argument("--per_class", "--per-class", type=int, default=200, help="pictures a class (200)")
@@ -45,26 +45,38 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def list_names(parsed: argparse.Namespace) -> int:
-    from datasets.load import BUILT_IN, FETCHED, SOURCES, module_of
+    from datasets.load import DRAWN, ORL_PGM, SOURCES, places_of, sources
 
-    about = {name: module_of(name).SOURCE.about for name in FETCHED + BUILT_IN}
-    for name, load in SOURCES.items():
-        about.setdefault(name, (load.__doc__ or "").split("\n")[0])
-    for name, text in about.items():
-        print(f"{name:10} {text}")
+    rows = [("name", "what", "download", "licence", "here")]
+    for name in (DRAWN, ORL_PGM):
+        rows.append((name, (SOURCES[name].__doc__ or "").split("\n")[0], "-", "-", "-"))
+    for source in sources():
+        there = next((str(place) for place in places_of([source.name], parsed.cache_dir) if place.is_dir()), "-")
+        size = f"{source.bytes / 1e6:,.1f} MB" if source.bytes else "not stated" if source.files else "none"
+        rows.append((source.name, source.about, size, source.licence, there if source.files else "yes"))
+    print_table(rows)
     return 0
 
 
 def fetch_source(parsed: argparse.Namespace) -> int:
+    from datasets.base import UNPACKED
     from datasets.fetch import fetch
-    from datasets.load import BUILT_IN, FETCHED, module_of
+    from datasets.load import sources
+    from datasets.sources.archives import unpack
 
-    if parsed.name not in FETCHED + BUILT_IN:
-        raise InputError(f"{parsed.name}: nothing of this name can be fetched. There are {', '.join(FETCHED)}.")
-    source = module_of(parsed.name).SOURCE
-    for path in fetch(source, parsed.cache_dir / parsed.name):
+    known = {source.name: source for source in sources()}
+    if parsed.name not in known:
+        names = ", ".join(name for name, source in known.items() if source.files)
+        raise InputError(f"{parsed.name}: nothing of this name can be fetched. There are {names}.")
+    source, folder = known[parsed.name], parsed.cache_dir / parsed.name
+    paths = fetch(source, folder)
+    if source.unpacked:
+        if not (folder / UNPACKED).is_dir():
+            unpack(paths, folder / UNPACKED)
+        paths = [folder / UNPACKED]
+    for path in paths:
         print(path)
-    print(f"credit: {source.credit}")
+    print(f"credit: {source.credit}; licence: {source.licence}")
     return 0
 
 

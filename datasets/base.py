@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # kept out of the way of --help
     import numpy as np
 
 PARTS = ("train", "valid", "eval")
+UNPACKED = "pictures"
 
 
 class InputError(Exception):
@@ -37,8 +38,9 @@ class RemoteFile:
 
     name: str  # on this disk
     url: str
-    sha256: str
-    bytes: int
+    sha256: str  # or how it begins; empty where it is not published
+    bytes: int  # 0 where it is not published
+    mirrors: tuple[str, ...] = ()  # further addresses
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,16 @@ class Source:
 
     name: str  # what --dataset_path understands
     about: str  # a line for `python -m datasets list`
-    credit: str  # authors, paper, terms
+    credit: str  # authors, paper
     files: tuple[RemoteFile, ...] = ()  # empty: nothing to fetch
+    licence: str = "not stated"
+    unpacked: bool = False  # the files are archives of the pictures, unpacked into the folder UNPACKED beside them
+
+    @property
+    def bytes(self) -> int:
+        """To download; 0 where one of the sizes is not published."""
+        sizes = [file.bytes for file in self.files]
+        return sum(sizes) if all(sizes) else 0
 
 
 @dataclass(frozen=True)

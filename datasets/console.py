@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 
 
 def open_console() -> None:
@@ -59,3 +60,10 @@ class Console:
 
     def __getattr__(self, name: str):
         return getattr(self.stream, name)
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Columns side by side; the first row is the head."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())

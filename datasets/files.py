@@ -108,8 +108,8 @@ def read_json(path: Path, again: str, needed: Mapping[str, type] | None = None) 
         for key, kind in (needed or {}).items():
             if not isinstance(facts.get(key), kind):
                 raise ValueError(f"no {key}" if key not in facts else f"{key} is a {type(facts[key]).__name__}")
-        if facts.get("digest", digest(facts)) != digest(facts):  # earlier versions wrote none into most files
-            raise ValueError("changed since it was written")
+        if facts.get("digest") != digest(facts):
+            raise ValueError("changed since it was written, or written by an earlier version")
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: damaged ({error}). {again}") from error
     return facts

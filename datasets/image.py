@@ -26,6 +26,10 @@ PIPELINE_VERSION = 2
 # A longer strip is cut to this before it is enlarged: 1 x 5000 pixels must not become 256 x 1,280,000.
 LONGEST_ASPECT = 8
 
+RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+LARGEST_SIDE = 4096  # of what a network sees
+
 WHITE_PAPER = 127  # a border brighter than this is paper to write on
 HANDWRITING = 1024  # pixels of a page's short side: the strokes may be a small part of it
 FAINT = 51  # a fifth of the darkest stroke: less is no part of the drawing's box
@@ -41,6 +45,7 @@ class ImageSpec:
     mean_unit: tuple[float, ...]  # of R, G, B in 0..1; one number for grey pictures
     std_unit: tuple[float, ...]
     strokes: int = 0  # grey handwriting, white on black, fitted into a box of this many pixels; 0: a picture as it is
+    interpolation: str = "bilinear"  # or "bicubic", a key of RESAMPLING; both with antialiasing
 
     @property
     def channels(self) -> int:
@@ -49,17 +54,28 @@ class ImageSpec:
     def to_dict(self) -> dict:
         """The facts as plain JSON and YAML types; `from_dict` reads them back."""
         facts = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
-        if not self.strokes:
-            del facts["strokes"]  # the key of features that were cached before there was such a fact
+        for later, plain in (("strokes", 0), ("interpolation", "bilinear")):
+            if facts[later] == plain:
+                del facts[later]  # the key of features that were cached before there was such a fact
         return facts
 
     @classmethod
     def from_dict(cls, facts: dict) -> ImageSpec:
-        return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in facts.items()})
+        """Raises TypeError or ValueError where a fact is missing, unknown, or no such fact."""
+        spec = cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in facts.items()})
+        if spec.interpolation not in RESAMPLING:
+            raise ValueError(f"interpolation {spec.interpolation!r} is none of {', '.join(RESAMPLING)}")
+        sides = (*spec.size, *(spec.resize if isinstance(spec.resize, tuple) else (spec.resize,)), spec.strokes + 1)
+        if len(spec.size) != 2 or not all(isinstance(side, int) and 0 < side <= LARGEST_SIDE for side in sides):
+            raise ValueError(f"size and resize must be numbers of pixels, found {spec.size} and {spec.resize}")
+        for unit in (spec.mean_unit, spec.std_unit):
+            if len(unit) not in (1, 3) or not all(isinstance(one, int | float) and abs(one) < 1e6 for one in unit):
+                raise ValueError(f"mean_unit and std_unit must be one or three numbers, found {unit}")
+        return spec
 
 
 def resize(decoded: Decoded, spec: ImageSpec) -> Image.Image:
-    """Bilinear with antialiasing, to the short side or the exact size that the spec states."""
+    """With antialiasing, to the short side or the exact size that the spec states."""
     picture, size, box, _ = decoded
     if isinstance(spec.resize, int):
         longest = LONGEST_ASPECT * min(picture.size)
@@ -70,7 +86,7 @@ def resize(decoded: Decoded, spec: ImageSpec) -> Image.Image:
         width, height = (max(spec.resize, round(side * scale)) for side in size)
     else:
         height, width = spec.resize
-    return picture.resize((width, height), Image.Resampling.BILINEAR, box)
+    return picture.resize((width, height), RESAMPLING[spec.interpolation], box)
 
 
 def centre_crop(picture: Image.Image, spec: ImageSpec) -> Image.Image:

@@ -7,13 +7,15 @@ import os
 from pathlib import Path
 from types import ModuleType
 
-from datasets.base import Dataset, InputError
+from datasets.base import Dataset, InputError, Source
 from datasets.folder import load_folder
+from datasets.sources import photographs
 
 DRAWN = "drawn"  # the name of the embedded sample set
 DRAWN_PER_CLASS = 200
 ORL_PGM, ORL_PGM_FOLDERS = "orl_pgm", ("orl_pgm", "orl_faces", "att_faces")
-FETCHED = ("mnist", "orl", "arabic")  # a module each, with SOURCE, holds(folder) and load(folder)
+# A module each, with SOURCE, holds(folder) and load(folder).
+FETCHED = ("mnist", "fashion_mnist", "emnist", "cifar10", "orl", "arabic")
 BUILT_IN = ("digits", "xor")  # a module each, with SOURCE and load(folder); they need no files
 FOLDER_VARIABLE = "DATASETS_PATH"  # a folder of data sets, looked into before the cache
 
@@ -29,15 +31,26 @@ def load(name_or_folder: str, cache_dir: str | Path, least_classes: int = 2) -> 
     """
     folder, cache_dir = Path(name_or_folder), Path(cache_dir)
     if folder.is_dir():
-        for module in map(module_of, FETCHED):
-            if module.holds(folder):
-                return module.load(folder)
+        for name in sorted(FETCHED, key=lambda name: name.replace("_", "") != plain(folder)):
+            if module_of(name).holds(folder):
+                return module_of(name).load(folder)
+        if photographs.holds(folder) and (name := folder.name) in photographs.BY_NAME:
+            return photographs.load(name, folder)
     elif name_or_folder in FETCHED:
         module = module_of(name_or_folder)
         return module.load(find_folder(name_or_folder, module, cache_dir))
+    elif name_or_folder in photographs.BY_NAME:
+        return photographs.load(name_or_folder, find_folder(name_or_folder, photographs, cache_dir))
     elif name_or_folder in SOURCES:
         return SOURCES[name_or_folder](cache_dir)
     return load_folder(folder, least_classes)
+
+
+def plain(folder: Path) -> str:
+    """The name of a folder in small letters: two sets have files of the same names."""
+    folder = folder.resolve()
+    name = folder.parent.name if folder.name == "raw" else folder.name
+    return "".join(c for c in name.lower() if c.isalnum())
 
 
 def module_of(name: str) -> ModuleType:
@@ -88,6 +101,11 @@ def load_orl_pgm(cache_dir: Path) -> Dataset:
         f"{ORL_PGM}: none of {', '.join(map(str, places))} has folders s1 to s40. Unpack att_faces.zip of "
         "https://cam-orl.co.uk/facedatabase.html and give the folder as --dataset_path."
     )
+
+
+def sources() -> list[Source]:
+    """The records of all published sets."""
+    return [*(module_of(name).SOURCE for name in FETCHED + BUILT_IN), *photographs.SOURCES]
 
 
 SOURCES = {

@@ -77,7 +77,8 @@ def write_manifest(folder: Path, run: Path, trained, models: dict[str, dict]) ->
         "models": models,
         "classes": list(trained.classes),
         "image": trained.image.to_dict(),
-        "resize_filter": "bilinear with antialiasing, then the centre is cropped; EXIF orientation applied first",
+        "resize_filter": f"{trained.image.interpolation} with antialiasing, then the centre is cropped; "
+        "EXIF orientation applied first",
         "output": {"shape": [batch, len(trained.classes)], "dtype": "float32", "meaning": "probabilities (softmax)"},
         "confidence": confidence_facts(run),
         "weights": trained.weights_facts(),

@@ -228,7 +228,8 @@ def log_inputs(device: Device, dataset: Dataset, backbone: Backbone | None) -> N
     for line in (*dataset.notes, *shortened(passed_over_lines(dataset.passed_over))):
         log.info(line)
     if backbone:
-        log.info("weights: %s, width %s; facts: %s", backbone.path, backbone.record.width, backbone.facts_from)
+        log.info("weights: %s: %s", backbone.path, backbone.found_as)
+        log.info("facts: %s", backbone.facts_from)
 
 
 class Clock:

@@ -21,7 +21,8 @@ from datasets.image import ImageSpec
 from finetune.config import ModelConfig, load_config
 from finetune.run_folder import again, read_json
 from finetune.training.networks import Classifier, Head, from_scratch
-from pretrained.weights import Backbone, facts_file, load_backbone, load_strict, read_ckpt
+from pretrained.files import facts_file
+from pretrained.weights import Backbone, load_backbone, load_strict, read_ckpt
 
 MOBILENETV2 = "mobilenetv2"
 OWN_SOURCE, OWN_LICENCE = "trained from scratch", "that of whoever trained it"
@@ -106,7 +107,7 @@ def load_from_scratch(run: Path, config: ModelConfig, classes: tuple[str, ...]) 
     try:
         facts = yaml.safe_load(facts_file(path).read_text(encoding="utf-8"))
         image = ImageSpec.from_dict(facts["image"])
-    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
+    except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
         raise InputError(f"{facts_file(path)}: missing or damaged ({error}). Repeat the run.") from error
     network = from_scratch(config, (image.channels, *image.size), len(classes), seed=0)
     load_strict(network, read_ckpt(path), path, f"Repeat the run: {run / 'config.yaml'} has its settings.")

@@ -1,54 +1,167 @@
-"""What is known about weight files: one frozen record a file.
+"""The weight files that are known: those that others publish, and the one that comes with the project.
 
-A CKPT holds numbers only. How wide the network is, how it pads, and how its pictures must be
-prepared are facts of the training that made them; everyone asks the record.
+None of the published ones was downloaded here: the addresses are not reachable from where this was written, so that
+sizes and sums stand only where their publishers state them. Accuracy is what the publisher states for the whole network
+on ImageNet.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from datasets.image import ImageSpec
+from pretrained.record import WeightsRecord
 
 IMAGENET_MEAN_UNIT = (0.485, 0.456, 0.406)
 IMAGENET_STD_UNIT = (0.229, 0.224, 0.225)
+APACHE, NOT_STATED = "Apache-2.0", "not stated"
 
 
-@dataclass(frozen=True)
-class WeightsRecord:
-    """The facts of one weight file."""
-
-    name: str
-    width: float  # multiplier of the channels
-    pad_mode: str  # "pad": symmetric, as the zoo and PyTorch; "same": as TensorFlow
-    bn_eps: float
-    image: ImageSpec
-    source: str  # who trained it, on what
-    licence: str
-    url: str | None = None
-    sha256: str | None = None  # of the file; None where it is not published
-
-    def to_dict(self) -> dict:
-        return {**asdict(self), "image": self.image.to_dict()}
-
-    @classmethod
-    def from_dict(cls, facts: dict) -> WeightsRecord:
-        """Raises TypeError where a fact is missing or unknown."""
-        return cls(**{**facts, "image": ImageSpec.from_dict(facts["image"])})
+def imagenet(resize: int | tuple[int, int], interpolation: str = "bilinear") -> ImageSpec:
+    """224 x 224 with ImageNet's mean and standard deviation, as most were trained."""
+    return ImageSpec((224, 224), resize, IMAGENET_MEAN_UNIT, IMAGENET_STD_UNIT, interpolation=interpolation)
 
 
-# MindSpore's model zoo, "MobileNetV2 on CPU and GPU"; also the default for unknown files, because
-# fine-tuned descendants of this file are what people have.
-ZOO = WeightsRecord(
-    name="mobilenetv2_cpu_gpu",
-    width=1.0,
-    pad_mode="pad",
-    bn_eps=1e-5,
-    image=ImageSpec(size=(224, 224), resize=(256, 256), mean_unit=IMAGENET_MEAN_UNIT, std_unit=IMAGENET_STD_UNIT),
-    source="MindSpore model zoo, trained on OpenImage",
-    licence="Apache-2.0",
-    url="https://download.mindspore.cn/model_zoo/official/lite/mobilenetv2_openimage_lite/mobilenetv2_cpu_gpu.ckpt",
+def tensorflow(side: int, resize: int | tuple[int, int]) -> ImageSpec:
+    """Pixels from -1 to 1."""
+    return ImageSpec((side, side), resize, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def symmetric(name: str, width: float, image: ImageSpec, url: str, source: str, licence: str, **more) -> WeightsRecord:
+    """Padded as PyTorch and the zoo do, with their eps."""
+    return WeightsRecord(name, width, "pad", 1e-5, image, source, licence, url, **more)
+
+
+# "MobileNetV2 on CPU and GPU"
+ZOO = symmetric(
+    "mobilenetv2_cpu_gpu",
+    1.0,
+    imagenet((256, 256)),
+    "https://download.mindspore.cn/model_zoo/official/lite/mobilenetv2_openimage_lite/mobilenetv2_cpu_gpu.ckpt",
+    "MindSpore model zoo, trained on OpenImage",
+    APACHE,
+)
+ZOO_ASCEND = symmetric(
+    "mobilenetv2_ascend",
+    1.0,
+    imagenet((256, 256)),
+    "https://download.mindspore.cn/model_zoo/official/lite/mobilenetv2_openimage_lite/1.1/mobilenetv2_ascend.ckpt",
+    "MindSpore model zoo, trained on OpenImage",
+    APACHE,
+    sha256="808636dd9da7a34ad70296fb4be023ee024d27bbba51b637b80ea2a979e5e12c",
+)
+VISION = symmetric(
+    "mindspore_vision_mobilenet_v2_1.0_224",
+    1.0,
+    imagenet(256),
+    "https://download.mindspore.cn/vision/classification/mobilenet_v2_1.0_224.ckpt",
+    "MindSpore Vision, trained on ImageNet",
+    APACHE,
+)
+OPENMMLAB = symmetric(
+    "openmmlab_mobilenet_v2",
+    1.0,
+    imagenet(256),
+    "https://download.openmmlab.com/mmclassification/v0/mobilenet_v2/"
+    "mobilenet_v2_batch256_imagenet_20200708-3b2dc3af.pth",
+    "OpenMMLab's MMPretrain, trained on ImageNet",
+    APACHE,
+    sha256="3b2dc3af",
+    top_1=71.86,
+)
+
+
+def timm(name: str, width: float, repository: str, top_1: float, **more) -> WeightsRecord:
+    path = f"timm/{repository}/resolve/main/model.safetensors"
+    return symmetric(
+        name,
+        width,
+        imagenet(256, "bicubic"),
+        f"https://huggingface.co/{path}",
+        f"timm's {repository}, trained on ImageNet",
+        APACHE,
+        mirrors=(f"https://hf-mirror.com/{path}",),
+        top_1=top_1,
+        **more,
+    )
+
+
+def torchvision(version: str, resize: int, file: str, top_1: float) -> WeightsRecord:
+    return symmetric(
+        f"torchvision_mobilenet_v2_{version}",
+        1.0,
+        imagenet(resize),
+        f"https://download.pytorch.org/models/{file}",
+        f"torchvision's IMAGENET1K_{version.upper()}",
+        NOT_STATED,
+        sha256=file.removesuffix(".pth").rpartition("-")[2],
+        top_1=top_1,
+    )
+
+
+def mindcv(width: float, file: str, top_1: float) -> WeightsRecord:
+    return symmetric(
+        f"mindcv_mobilenet_v2_{round(width * 100):03}",
+        width,
+        imagenet(256),
+        f"https://download.mindspore.cn/toolkits/mindcv/mobilenet/mobilenetv2/{file}",
+        "MindCV, trained on ImageNet",
+        APACHE,
+        top_1=top_1,
+    )
+
+
+def keras(width: float, side: int) -> WeightsRecord:
+    """Without its classifier."""
+    file = f"mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{width}_{side}_no_top.h5"
+    resize = round(side / 0.875)
+    return WeightsRecord(
+        f"keras_mobilenet_v2_{width}_{side}",
+        width,
+        "same",
+        1e-3,
+        tensorflow(side, (resize, resize)),
+        "Keras Applications, trained on ImageNet by TensorFlow's authors",
+        APACHE,
+        f"https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/{file}",
+        bytes=9_406_464 if (width, side) == (1.0, 224) else 0,
+        top_1=KERAS_TOP_1.get((width, side)),
+    )
+
+
+KERAS_TOP_1 = {  # of (width, side), where TensorFlow's model page states it
+    (1.4, 224): 75.0,
+    (1.3, 224): 74.4,
+    (1.0, 224): 71.8,
+    (1.0, 192): 70.7,
+    (1.0, 160): 68.8,
+    (1.0, 128): 65.3,
+    (1.0, 96): 60.3,
+    (0.75, 224): 69.8,
+    (0.5, 224): 65.4,
+    (0.35, 224): 60.3,
+    (0.35, 128): 50.8,
+}
+KERAS_FILES = (
+    *((width, 224) for width in (1.4, 1.3)),
+    *((width, side) for width in (1.0, 0.75, 0.5, 0.35) for side in (224, 192, 160, 128, 96)),
+)
+TIMM_100_SHA256 = "55ea4fb3a96010b933710ebf44fc965b070d5cd054d3f35e44f2d1320b4a714e"
+
+PUBLISHED = (
+    timm("timm_mobilenetv2_140", 1.4, "mobilenetv2_140.ra_in1k", 76.51),
+    timm("timm_mobilenetv2_100", 1.0, "mobilenetv2_100.ra_in1k", 72.95, sha256=TIMM_100_SHA256),
+    timm("timm_mobilenetv2_050", 0.5, "mobilenetv2_050.lamb_in1k", 65.9),
+    torchvision("v2", 232, "mobilenet_v2-7ebf99e0.pth", 72.154),
+    torchvision("v1", 256, "mobilenet_v2-b0353104.pth", 71.878),
+    mindcv(1.4, "mobilenet_v2_140-98776171.ckpt", 75.56),
+    mindcv(1.0, "mobilenet_v2_100-d5532038.ckpt", 72.27),
+    mindcv(0.75, "mobilenet_v2_075-bd7bd4c4.ckpt", 69.98),
+    *(keras(*file) for file in KERAS_FILES),
+    OPENMMLAB,
+    VISION,
+    ZOO,
+    ZOO_ASCEND,
 )
 
 TENSORFLOW_1_0_224 = WeightsRecord(
@@ -86,8 +199,12 @@ EMBEDDED = WeightsRecord(
 )
 EMBEDDED_FILE = Path(__file__).with_name(f"{EMBEDDED.name}.ckpt")
 
-CATALOG = (ZOO, TENSORFLOW_1_0_224, EMBEDDED)
+CATALOG = (EMBEDDED, TENSORFLOW_1_0_224, *PUBLISHED)
 
 
 def find_by_sha256(sha256: str) -> WeightsRecord | None:
     return next((record for record in CATALOG if record.sha256 == sha256), None)
+
+
+def find_by_name(name: str) -> WeightsRecord | None:
+    return next((record for record in CATALOG if record.name == name), None)

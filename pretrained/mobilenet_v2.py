@@ -8,22 +8,7 @@ Letters used below: B pictures a batch, H x W pixels, D features a picture.
 
 from mindspore import nn, ops
 
-# Expansion factor, channels at width 1.0, number of blocks, stride of the first block.
-STAGES = (
-    (1, 16, 1, 1),
-    (6, 24, 2, 2),
-    (6, 32, 3, 2),
-    (6, 64, 4, 2),
-    (6, 96, 3, 1),
-    (6, 160, 3, 2),
-    (6, 320, 1, 1),
-)
-
-
-def round_channels(channels: float, divisor: int = 8) -> int:
-    """Nearest multiple of `divisor`, at least one of it and never more than 10 % below `channels`."""
-    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * channels else rounded
+from pretrained.shapes import STAGES, round_channels
 
 
 def conv2d(c_in: int, c_out: int, kernel_size: int, stride: int, group: int, pad_mode: str) -> nn.Conv2d:

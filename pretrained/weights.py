@@ -1,4 +1,4 @@
-"""A CKPT file -> a frozen backbone with its facts. Strict: what does not match is listed, never skipped."""
+"""A weight file of any kind -> a frozen backbone with its facts. What does not match is listed, never skipped."""
 
 from __future__ import annotations
 
@@ -8,25 +8,16 @@ from pathlib import Path
 
 import mindspore as ms
 import numpy as np
-import yaml
 from mindspore import nn
 
 from datasets.base import InputError
-from pretrained.catalog import EMBEDDED, EMBEDDED_FILE, ZOO, WeightsRecord, find_by_sha256
+from pretrained.catalog import EMBEDDED, EMBEDDED_FILE
+from pretrained.facts import find_facts
+from pretrained.files import file_sha256, find_weights
+from pretrained.formats.read import read_weights
 from pretrained.mobilenet_v2 import MobileNetV2
-
-# What a CKPT may hold beside the backbone: a classifier and the state of its training.
-HEAD_PREFIXES = ("dense.", "hidden.", "head.", "classifier.")
-TRAINING_PREFIXES = ("moments.", "moment1.", "moment2.", "accum.", "stat.")
-TRAINING_NAMES = (
-    "learning_rate",
-    "momentum",
-    "global_step",
-    "epoch_num",
-    "step_num",
-    "beta1_power",
-    "beta2_power",
-)
+from pretrained.recognise import advice, recognise
+from pretrained.record import WeightsRecord
 
 SHOWN_DIFFERENCES = 8  # a line each, of every kind
 
@@ -37,30 +28,37 @@ class Backbone:
 
     network: MobileNetV2
     record: WeightsRecord
-    facts_from: str  # where the record was found, for the log
+    found_as: str  # format, scheme and what was left out, for the log
+    facts_from: str  # each fact and where it was found, for the log
     digest: str  # sha256 of the parameters and of the facts that change what they compute
     path: Path
+    folded: bool  # BatchNorm is folded into the convolutions: it must never be trained
 
     @property
     def feature_size(self) -> int:
         return self.network.feature_size
 
 
-def load_backbone(path: str | Path | None) -> Backbone:
-    """Load a MobileNetV2 backbone; a head or optimizer state in the same file is left out.
+def load_backbone(given: str | Path | None) -> Backbone:
+    """Load a MobileNetV2 backbone: a file of any known format, a folder that holds one, or a name of the catalog.
 
-    Without a path it is the backbone that comes with the project.
+    A head or optimizer state in the same file is left out. Without anything given it is the backbone that comes with
+    the project.
 
     Raises:
-        InputError: no such file, not a CKPT, truncated, or of another network.
+        InputError: no such file, not readable, or of another network.
+        MachineFault: a name of the catalog whose file is not here and cannot be fetched.
     """
-    path = find_file(Path(path)) if path else embedded_file()
-    record, facts_from = find_facts(path)
+    path = find_weights(given) if given else embedded_file()
+    file = read_weights(path)
+    found = recognise(path, file.arrays)
+    facts = find_facts(path, file, found)
+    record = facts.record
     network = MobileNetV2(record.width, record.pad_mode, record.bn_eps)
-    parameters = {name: value for name, value in read_ckpt(path).items() if not _beside_the_backbone(name)}
-    load_strict(network, parameters, path)
+    load_strict(network, found.arrays, path, advice(found))
     freeze(network)
-    return Backbone(network, record, facts_from, _digest(parameters, record), path)
+    found_as = f"{file.file_format}, {found}"
+    return Backbone(network, record, found_as, str(facts), _digest(found.arrays, record), path, found.folded)
 
 
 def embedded_file() -> Path:
@@ -79,65 +77,16 @@ def embedded_file() -> Path:
     return EMBEDDED_FILE
 
 
-def file_sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def find_file(path: Path) -> Path:
-    """The path itself, or the file beside it whose name differs in upper and lower case only."""
-    if path.is_file():
-        return path
-    beside = sorted(path.parent.glob("*.ckpt")) if path.parent.is_dir() else []
-    for other in beside:
-        if other.name.lower() == path.name.lower():
-            return other
-    there = f"There: {', '.join(other.name for other in beside[:SHOWN_DIFFERENCES])}." if beside else ""
-    raise InputError(f"{path}: no such file. --pretrain_ckpt takes a MindSpore CKPT of MobileNetV2. {there}".rstrip())
-
-
 def read_ckpt(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a CKPT file by parameter name.
+    """The arrays of a weight file by the names that they have there.
 
     Raises:
-        InputError: the file is empty, cut short, or not a CKPT.
+        InputError: the file is empty, cut short, or of no known format.
     """
-    try:
-        loaded = ms.load_checkpoint(str(path))
-    except Exception as error:  # MindSpore raises different types for one and the same cause
-        bytes_found = path.stat().st_size
-        raise InputError(
-            f"{path}: not a readable MindSpore CKPT ({bytes_found:,} bytes). It is cut short, damaged or of "
-            "another format: download or copy it again and compare its size with the source."
-        ) from error
-    return {name: parameter.asnumpy() for name, parameter in loaded.items()}
+    return read_weights(path).arrays
 
 
-def find_facts(path: Path) -> tuple[WeightsRecord, str]:
-    """The record of a weight file and where it was found: catalog, <file>.yaml, or the zoo's facts.
-
-    Raises:
-        InputError: the YAML file beside the weights is not a full record.
-    """
-    known = find_by_sha256(file_sha256(path))
-    if known:
-        return known, f"catalog record {known.name}"
-    beside = facts_file(path)
-    if not beside.is_file():
-        return ZOO, f"{ZOO.name}, assumed: the file is not in the catalog and {beside.name} is not beside it"
-    try:
-        return WeightsRecord.from_dict(yaml.safe_load(beside.read_text(encoding="utf-8"))), beside.name
-    except (TypeError, ValueError, KeyError, AttributeError, RecursionError, yaml.YAMLError) as error:
-        raise InputError(
-            f"{beside}: not a record of weights ({error}). It needs the keys {', '.join(ZOO.to_dict())}."
-        ) from error
-
-
-def facts_file(path: Path) -> Path:
-    """The YAML file that states the facts of the weights in `path`."""
-    return path.with_name(path.name + ".yaml")
-
-
-def load_strict(network: nn.Cell, parameters: dict[str, np.ndarray], path: Path, remedy: str = "") -> None:
+def load_strict(network: nn.Cell, parameters: dict[str, np.ndarray], path: Path, remedy: str) -> None:
     """Set every parameter of the network, or none. `remedy` says what to do about differences.
 
     Raises:
@@ -169,10 +118,6 @@ def freeze(network: nn.Cell) -> None:
         parameter.requires_grad = False
 
 
-def _beside_the_backbone(name: str) -> bool:
-    return name.startswith(HEAD_PREFIXES + TRAINING_PREFIXES) or name in TRAINING_NAMES
-
-
 def _differences(path: Path, wanted_count: int, missing, unexpected, misshapen, remedy: str) -> str:
     lines = [f"{path}: these are not the weights of this network ({wanted_count} parameters)."]
     for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen)):
@@ -181,11 +126,7 @@ def _differences(path: Path, wanted_count: int, missing, unexpected, misshapen, 
             lines += [f"    {name}" for name in names[:SHOWN_DIFFERENCES]]
             if len(names) > SHOWN_DIFFERENCES:
                 lines.append(f"    ... and {len(names) - SHOWN_DIFFERENCES} more")
-    lines.append(
-        remedy
-        or "Give a MobileNetV2 CKPT with the model zoo's parameter names, and state its width "
-        f"in {facts_file(path).name} if it is not 1.0."
-    )
+    lines.append(remedy)
     return "\n".join(lines)
 
 

@@ -24,9 +24,9 @@ import mindspore as ms  # noqa: E402
 import yaml  # noqa: E402
 
 from datasets.image import ImageSpec  # noqa: E402
-from pretrained.catalog import WeightsRecord  # noqa: E402
+from pretrained.files import facts_file  # noqa: E402
 from pretrained.mobilenet_v2 import MobileNetV2  # noqa: E402
-from pretrained.weights import facts_file  # noqa: E402
+from pretrained.record import WeightsRecord  # noqa: E402
 
 CHECKOUT = Path(__file__).parents[1]
 SHARED = CHECKOUT.parent / "shared"

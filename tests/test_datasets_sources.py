@@ -228,9 +228,9 @@ def test_the_command_line_lists_and_refuses_by_name():
     for name in ("drawn", "mnist", "orl", "orl_pgm", "arabic", "digits", "xor"):
         assert f"\n{name} " in f"\n{done.stdout}"
     done = call("datasets", "fetch", "mnits")
-    assert done.returncode == 2 and "There are mnist, orl, arabic" in done.stderr
+    assert done.returncode == 2 and "There are mnist, fashion_mnist" in done.stderr
 
 
 def test_rotation_errors(tmp_path):
-    with pytest.raises(InputError, match="has a published split"):
+    with pytest.raises(InputError, match="has a split of its own"):
         make_split(load("xor", tmp_path), 0.1, 0.2, seed=1, rotation=0)

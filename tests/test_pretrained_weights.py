@@ -3,12 +3,14 @@ from dataclasses import replace
 import mindspore as ms
 import numpy as np
 import pytest
+import yaml
 from conftest import REAL_WEIGHTS, SHARED, TOY_RECORD, needs_real_data, save_toy_backbone
 
 from datasets.base import InputError
 from pretrained import weights
 from pretrained.catalog import EMBEDDED, EMBEDDED_FILE, TENSORFLOW_1_0_224
-from pretrained.weights import facts_file, load_backbone, read_ckpt
+from pretrained.files import facts_file
+from pretrained.weights import load_backbone, read_ckpt
 
 
 def rewrite(path, change):
@@ -38,7 +40,7 @@ def test_loads_every_parameter_and_freezes(ckpt):
         assert np.array_equal(parameter.asnumpy(), arrays[parameter.name])
     assert backbone.network.trainable_params() == []
     assert not any(cell.training for _, cell in backbone.network.cells_and_names())
-    assert backbone.record == TOY_RECORD and backbone.facts_from == "toy.ckpt.yaml"
+    assert backbone.record == TOY_RECORD and "(toy.ckpt.yaml)" in backbone.facts_from
 
 
 def test_batchnorm_is_in_inference(ckpt):
@@ -67,15 +69,22 @@ def test_a_head_and_optimizer_state_are_left_out(ckpt):
     assert load_backbone(ckpt).digest == first
 
 
-def test_the_wrong_width_says_what_to_do(ckpt):
+def test_width_is_read_from_the_shapes(ckpt):
     facts_file(ckpt).unlink()
-    expect(ckpt, "of another shape", "state its width in toy.ckpt.yaml")
+    backbone = load_backbone(ckpt)
+    assert backbone.record.width == TOY_RECORD.width and "width 0.1 (shapes)" in backbone.facts_from
+
+
+def test_a_stated_width_that_the_shapes_contradict(ckpt):
+    stated = replace(TOY_RECORD, width=1.0).to_dict()
+    facts_file(ckpt).write_text(yaml.safe_dump(stated), encoding="utf-8")
+    expect(ckpt, "toy.ckpt.yaml states width 1.0, and the shapes in the file are those of 0.1")
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a ckpt", None], ids=["empty", "other format", "cut short"])
 def test_unreadable_files(ckpt, content):
     ckpt.write_bytes(ckpt.read_bytes()[:-1000] if content is None else content)
-    expect(ckpt, "not a readable MindSpore CKPT", "copy it again")
+    expect(ckpt, "not readable as weights", "copy it again")
 
 
 def test_not_a_number(ckpt):
@@ -120,7 +129,7 @@ def test_the_imagenet_weights_are_in_the_catalog():
 @needs_real_data
 @pytest.mark.parametrize("name", ["Qishna__Task-01__LeNet5_19_step.ckpt", "ythlml__checkpoint_lenet-1_1875.ckpt"])
 def test_other_peoples_lenet_is_refused(name):
-    expect(SHARED / "pretrained" / "lenet_ckpt" / name, "260 missing", "unexpected", "conv1.weight")
+    expect(SHARED / "pretrained" / "lenet_ckpt" / name, "not the weights of a MobileNetV2", "conv1.weight")
 
 
 @needs_real_data

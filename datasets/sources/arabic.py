@@ -37,6 +37,7 @@ SOURCE = Source(
             3181704,
         ),
     ),
+    licence="not stated",
 )
 
 

@@ -16,6 +16,7 @@ SOURCE = Source(
     name="digits",
     about="handwritten digits of scikit-learn, 1,797, 8x8, no download",
     credit="E. Alpaydin, C. Kaynak: Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998",
+    licence="CC BY 4.0",
 )
 
 

@@ -32,6 +32,7 @@ SOURCE = Source(
             ("t10k-labels-idx1-ubyte.gz", "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6", 4542),
         )
     ),
+    licence="CC BY-SA 3.0",
 )
 
 
@@ -45,35 +46,40 @@ def load(folder: Path) -> Dataset:
     Raises:
         InputError: a file is missing, damaged, or pictures and labels differ in number.
     """
+    return load_idx(folder, SOURCE.name, tuple("0123456789"), PARTS, strokes=20)  # of 28, then centred by mass
+
+
+def load_idx(folder: Path, name: str, classes: tuple[str, ...], prefixes: dict[str, str], strokes: int = 0) -> Dataset:
+    """The same of any set of this form: labels from 0, files that begin with the prefix of each part."""
     pixels, labels, parts = [], [], []
-    for part, prefix in PARTS.items():
+    for part, prefix in prefixes.items():
         pixels.append(read_idx(existing(folder, f"{prefix}-images-idx3-ubyte"), dimensions=3))
         labels.append(read_idx(existing(folder, f"{prefix}-labels-idx1-ubyte"), dimensions=1))
         if len(pixels[-1]) != len(labels[-1]):
             raise InputError(
                 f"{folder}: {len(pixels[-1])} pictures but {len(labels[-1])} labels in the {prefix} files. "
-                "Files of two data sets are mixed: python -m datasets fetch mnist"
+                f"Files of two data sets are mixed: python -m datasets fetch {name}"
             )
-        if labels[-1].max(initial=0) > 9:
+        if labels[-1].max(initial=0) >= len(classes):
             raise InputError(
-                f"{folder}: a label {labels[-1].max()} in the {prefix} files, where digits are 0 to 9. "
-                "Another data set, or damaged: python -m datasets fetch mnist"
+                f"{folder}: a label {labels[-1].max()} in the {prefix} files, where {name} has 0 to "
+                f"{len(classes) - 1}. Another data set, or damaged: python -m datasets fetch {name}"
             )
         parts += [part] * len(labels[-1])
     if pixels[0].shape[1:] != pixels[1].shape[1:] or not all(map(np.size, pixels)):
         raise InputError(
             f"{folder}: pictures of {pixels[0].shape} and of {pixels[1].shape}, where training and test pictures have "
-            "one size. Files of two data sets are mixed: python -m datasets fetch mnist"
+            f"one size. Files of two data sets are mixed: python -m datasets fetch {name}"
         )
     return Dataset(
-        name=SOURCE.name,
+        name=name,
         root=folder,
         paths=None,
         labels=np.concatenate(labels).astype(np.int32),
-        classes=tuple("0123456789"),
+        classes=classes,
         parts=tuple(parts),
         pixels=np.concatenate(pixels),
-        strokes=20,  # of 28: how the digits were fitted in, then centred by mass
+        strokes=strokes,
     )
 
 

@@ -29,6 +29,7 @@ SOURCE = Source(
             1182931,
         ),
     ),
+    licence="credit AT&T Laboratories Cambridge",
 )
 
 

@@ -9,7 +9,10 @@ import numpy as np
 from datasets.base import Dataset, Source
 
 SOURCE = Source(
-    name="xor", about="the four rows of exclusive or, as pictures of two pixels", credit="Minsky, Papert: Perceptrons"
+    name="xor",
+    about="the four rows of exclusive or, as pictures of two pixels",
+    credit="Minsky, Papert: Perceptrons",
+    licence="none",
 )
 
 

@@ -18,7 +18,9 @@ from finetune.config import Config, ModelConfig
 from finetune.features.cache import Features
 from finetune.run_folder import PICTURES
 from finetune.training.networks import from_scratch
-from pretrained.weights import TRAINING_NAMES, TRAINING_PREFIXES, find_file, load_strict, read_ckpt
+from pretrained.files import find_weights
+from pretrained.recognise import of_training
+from pretrained.weights import load_strict, read_ckpt
 
 ROWS_AT_ONCE = 4096
 DECIMALS = 4  # of mean and standard deviation: what a reader can compare
@@ -133,19 +135,15 @@ def make_network(config: Config, spec: ImageSpec, class_count: int):
     """
     network = from_scratch(config.model, (spec.channels, *spec.size), class_count, config.seed)
     if config.model.pretrain_ckpt:
-        path = find_file(Path(config.model.pretrain_ckpt))
-        weights = {name: value for name, value in read_ckpt(path).items() if not of_training(name)}
+        path = find_weights(config.model.pretrain_ckpt)
+        own = {parameter.name for parameter in network.get_parameters()}
+        weights = {name: v for name, v in read_ckpt(path).items() if name in own or not of_training(name, v, own)}
         remedy = (
             "Give a CKPT of this very network, or change model.network, model.layers, model.filters, model.paddings, "
             "model.image_size and the data set to those it was trained with."
         )
         load_strict(network, weights, path, remedy)
     return network
-
-
-def of_training(name: str) -> bool:
-    """State of an optimizer, which some people's CKPT files hold beside the weights."""
-    return name.startswith(TRAINING_PREFIXES) or name in TRAINING_NAMES
 
 
 def write_pictures(run: Path, dataset: Dataset, rows: np.ndarray, spec: ImageSpec) -> None:

@@ -80,7 +80,7 @@ def train(views: dict, features, chance: np.ndarray, args: argparse.Namespace) -
     network = MobileNetV2(args.width, pad_mode="pad")
     initialise(network, args.seed)
     if args.start_from:
-        load_strict(network, read_ckpt(args.start_from), args.start_from)
+        load_strict(network, read_ckpt(args.start_from), args.start_from, "Give the CKPT of an earlier student.")
     named = [(p.name, p) for p in network.get_parameters()]  # a Cell renames what it takes in
     student = Student(network, Kernels(build_kernels(args.cache_dir))).set_train(True)
     classes = targets_of(np.array([0]), np.array([0]))[0].shape[1]

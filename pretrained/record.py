@@ -1,0 +1,47 @@
+"""The facts of a weight file, which travel with it.
+
+A CKPT holds numbers only. How wide the network is, how it pads, and how its pictures must be prepared are facts of the
+training that made them; everyone asks the record.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from datasets.image import ImageSpec
+
+PAD_MODES = ("pad", "same")
+
+
+@dataclass(frozen=True)
+class WeightsRecord:
+    """The facts of one weight file."""
+
+    name: str
+    width: float  # multiplier of the channels
+    pad_mode: str  # "pad": symmetric, as the zoo and PyTorch; "same": as TensorFlow
+    bn_eps: float
+    image: ImageSpec
+    source: str  # who trained it, on what
+    licence: str
+    url: str | None = None
+    sha256: str | None = None  # of the file, or how it begins; None where it is not published
+    bytes: int = 0  # of the file; 0 where it is not published
+    mirrors: tuple[str, ...] = ()  # further addresses of the same file
+    top_1: float | None = None  # published accuracy on ImageNet in percent, with its own classifier
+
+    def to_dict(self) -> dict:
+        facts = {**asdict(self), "image": self.image.to_dict(), "mirrors": list(self.mirrors)}
+        return {name: value for name, value in facts.items() if value not in (None, [], 0)}
+
+    @classmethod
+    def from_dict(cls, facts: dict) -> WeightsRecord:
+        """Raises TypeError or ValueError where a fact is missing, unknown, or no such fact."""
+        image, mirrors = ImageSpec.from_dict(facts["image"]), tuple(facts.get("mirrors", ()))
+        record = cls(**{**facts, "image": image, "mirrors": mirrors})
+        for name in ("width", "bn_eps"):
+            if not isinstance(getattr(record, name), int | float) or not 0 < getattr(record, name) < 10:
+                raise ValueError(f"{name} must be a number above 0, found {getattr(record, name)!r}")
+        if record.pad_mode not in PAD_MODES:
+            raise ValueError(f"pad_mode must be one of {', '.join(PAD_MODES)}, found {record.pad_mode!r}")
+        return record
