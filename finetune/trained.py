@@ -90,7 +90,7 @@ def load_trained(run: Path) -> Trained:
     backbone = load_backbone(path)
     head = Head(backbone.feature_size, len(classes), config.model.hidden)
     wanted = {parameter.name for parameter in head.get_parameters()}
-    load_strict(head, {name: v for name, v in read_ckpt(path).items() if name in wanted}, path)
+    load_strict(head, {name: v for name, v in read_ckpt(path).items() if name in wanted}, path, again(run))
     head.set_train(False)
     return Trained(Classifier(backbone.network, head), backbone, head, classes, backbone.record.image)
 
