@@ -15,12 +15,24 @@ from datasets.base import InputError
 
 
 @dataclass(frozen=True)
+class ViewConfig:
+    """How the views of a photograph beyond the first, plain one are drawn; see data.views_per_picture."""
+
+    crop: float = 0.35  # smallest share of the area that a window shows; 1: as much as can be
+    flip: bool = True  # half of them are mirrored
+    colour: float = 0.2  # brightness, contrast and saturation change by this share at most
+    blur: float = 0.5  # largest radius in pixels
+
+
+@dataclass(frozen=True)
 class DataConfig:
     dataset_path: str = "drawn"  # a folder: <root>/{train,eval}/<class>/* or <root>/<class>/*; or a known name
     valid_fraction: float = 0.1  # of the training rows, to choose the best epoch
     eval_fraction: float = 0.2  # of all rows, where the folder has no evaluation part
     rotation: Optional[int] = None  # of each class one picture evaluates and the next validates, counted from this
     views: bool = True  # write <dataset>/features/{train,eval}_{feature,label}.npy
+    views_per_picture: int = 1  # of a training photograph: the plain one, and others drawn at random
+    augment: ViewConfig = field(default_factory=ViewConfig)  # those others
 
 
 @dataclass(frozen=True)
@@ -120,6 +132,10 @@ BOUNDS = {
     "data.valid_fraction": (0, 0.9),
     "data.eval_fraction": (0.01, 0.9),
     "data.rotation": (0, None),
+    "data.views_per_picture": (1, 1000),
+    "data.augment.crop": (0.01, 1),
+    "data.augment.colour": (0, 0.9),
+    "data.augment.blur": (0, 20),
     "device_id": (0, None),
     "threads": (0, None),
     "seed": (0, 2**32 - 1),

@@ -15,6 +15,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from datasets.base import Dataset, InputError, Split
 from datasets.files import write_csv, write_json
 from datasets.listing import passed_over_lines
@@ -30,6 +32,7 @@ from finetune.evaluation.summary import no_better_than, summary
 from finetune.features.cache import Features, extract, write_views
 from finetune.features.engines.choose import choose_engine
 from finetune.features.usable import Findings, draw_split, shortened, usable_split
+from finetune.features.views import Views
 from finetune.metrics import majority_class, nearest_class_mean
 from finetune.trained import save_from_scratch, save_trained
 from finetune.training.networks import Head
@@ -90,7 +93,7 @@ def learn(config: Config, device: Device, reporter: Ahead, *others: Ahead) -> tu
     log_inputs(device, dataset, backbone)
     clock.lap("load")
 
-    found, split, findings, make, save = (on_backbone if backbone else on_pixels)(
+    found, split, findings, train_x, make, save = (on_backbone if backbone else on_pixels)(
         config, device, dataset, backbone, folder
     )
     log.info("split: %d train, %d validation, %d evaluation", *(len(rows) for rows in vars(split).values()))
@@ -101,7 +104,7 @@ def learn(config: Config, device: Device, reporter: Ahead, *others: Ahead) -> tu
 
     train_rows, valid_rows, eval_rows = ((found.rows[rows], dataset.labels[rows]) for rows in vars(split).values())
     network = make()
-    trainer = Trainer(network, train_rows, valid_rows, config.train, len(dataset.classes), config.seed)
+    trainer = Trainer(network, (train_x, train_rows[1]), valid_rows, config.train, len(dataset.classes), config.seed)
     before = evaluate(trainer.predictor, *eval_rows, dataset.classes)
     baselines = {
         "majority_class": majority_class(train_rows[1], eval_rows[1]),
@@ -153,15 +156,23 @@ def learn(config: Config, device: Device, reporter: Ahead, *others: Ahead) -> tu
 
 def on_backbone(
     config: Config, device: Device, dataset: Dataset, backbone: Backbone, folder: Path
-) -> tuple[Features, Split, Findings, Callable, Callable]:
-    """(features, split, what is to say of the pictures, a function that gives a fresh head, one that saves the trained
-    head with its backbone)."""
+) -> tuple[Features, Split, Findings, np.ndarray, Callable, Callable]:
+    """(features, split, what is to say of the pictures, all views of the training rows, a function that gives a fresh
+    head, one that saves the trained head with its backbone)."""
     engine = choose_engine(backbone, device, config)
     found = extract(dataset.paths, backbone, engine, config.cache_dir, device.threads)
+    split, findings = usable_split(dataset, found, config)
+    views = Views(config.data.views_per_picture, config.seed, config.data.augment)
+    seen = found.rows[split.train]
+    if views.count > 1:
+        trained = [dataset.paths[row] for row in split.train]
+        seen = extract(trained, backbone, engine, config.cache_dir, device.threads, views).rows[:]
     classes, model = len(dataset.classes), config.model
     return (
         found,
-        *usable_split(dataset, found, config),
+        split,
+        findings,
+        seen,
         lambda: Head(backbone.feature_size, classes, model.hidden, model.dropout, config.seed),
         lambda split, head: save_trained(folder, backbone, head),
     )
@@ -169,7 +180,7 @@ def on_backbone(
 
 def on_pixels(
     config: Config, device: Device, dataset: Dataset, backbone: None, folder: Path
-) -> tuple[Features, Split, Findings, Callable, Callable]:
+) -> tuple[Features, Split, Findings, np.ndarray, Callable, Callable]:
     """The same without a backbone: pixels are the features, and a whole network is trained and saved."""
     found = read_pixels(dataset, config.model)
     split, findings = usable_split(dataset, found, config)
@@ -179,7 +190,14 @@ def on_pixels(
         save_from_scratch(folder, network, config.model.network, spec)
         write_pictures(folder, dataset, split.eval, spec)
 
-    return found, split, findings, lambda: make_network(config, spec, len(dataset.classes)), save
+    return (
+        found,
+        split,
+        findings,
+        found.rows[split.train],
+        lambda: make_network(config, spec, len(dataset.classes)),
+        save,
+    )
 
 
 def features(config: Config, device: Device) -> None:
@@ -192,8 +210,7 @@ def features(config: Config, device: Device) -> None:
     if backbone is None:
         raise InputError("model.backbone is null: without a backbone there are no features to compute.")
     log_inputs(device, dataset, backbone)
-    found = extract(dataset.paths, backbone, choose_engine(backbone, device, config), config.cache_dir, device.threads)
-    split, _ = usable_split(dataset, found, config)
+    found, split, *_ = on_backbone(config, device, dataset, backbone, Path())
     if config.data.views:
         write_views(dataset, found, split)
 

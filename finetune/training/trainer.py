@@ -71,10 +71,12 @@ class Trainer:
         class_count: int,
         seed: int,
     ):
+        """`train` may hold V views of its rows, x (V * N, ...) view by view: an epoch takes one of each, drawn anew."""
         self.network, self.valid, self.config, self.seed = network, valid, config, seed
-        self.x, self.y = train
+        x, self.y = train
+        self.x, self.view_count = x[: len(self.y)], len(x) // len(self.y)
         self.batch_size = config.batch_size or min(BATCH_SIZE, max(1, len(self.x) // STEPS_AN_EPOCH))
-        self.device_x = ms.Tensor(self.x)
+        self.device_x = ms.Tensor(x)
         self.steps_a_call = min(self.steps(len(self.x)), STEPS_A_CALL)  # for fewer rows too: another compiles anew
         self.class_weights = class_weights(self.y, class_count, config.class_weights)
         self.predictor = Predictor(network)
@@ -98,7 +100,9 @@ class Trainer:
         config = self.config
         rows = np.arange(len(self.x)) if rows is None else rows
         row_weights = self.class_weights[self.y]
-        rng, augment_rng = np.random.default_rng(self.seed), np.random.default_rng([self.seed, 1])
+        rng, augment_rng, view_rng = (
+            np.random.default_rng(seed) for seed in (self.seed, [self.seed, 1], [self.seed, 2])
+        )
         self.weights(*self.start)
 
         history, best, best_loss, best_epoch = [], None, math.inf, 0
@@ -107,9 +111,13 @@ class Trainer:
             if augment.is_on(config.augment):
                 self.device_x = ms.Tensor(augment.augment(self.x, config.augment, augment_rng))
             order = rows[draw_order(self.y[rows], config.sampling, rng)]
+            places = order
+            if self.view_count > 1:
+                places = order + len(self.x) * view_rng.integers(self.view_count, size=len(order))
             self.network.set_train(True)
             loss, accuracy = train_epoch(
-                phase.train_steps, self.device_x, self.y, row_weights, self.batch_size, self.steps_a_call, order
+                *(phase.train_steps, self.device_x, places, self.y[order], row_weights[order]),
+                *(self.batch_size, self.steps_a_call),
             )
             self.network.set_train(False)
             valid_loss, valid_accuracy = judge(self.predictor, *self.valid)
@@ -197,14 +205,14 @@ def draw_order(y: np.ndarray, sampling: str, rng: np.random.Generator) -> np.nda
 
 
 def train_epoch(
-    train_steps: TrainSteps, device_x, y: np.ndarray, row_weights: np.ndarray, batch_size: int, steps_a_call: int, order
+    train_steps: TrainSteps, device_x, places: np.ndarray, y, row_weights, batch_size: int, steps_a_call: int
 ) -> tuple[float, float]:
-    """The rows `order` (N,) once. Returns (mean loss, accuracy) over them."""
-    count = len(order)
+    """The rows of `device_x` at `places` (N,) once, with labels and weights (N,). Returns (mean loss, accuracy)."""
+    count = len(places)
     steps = math.ceil(count / batch_size)
     shape = math.ceil(steps / steps_a_call) * steps_a_call, batch_size
     rows, targets, shares = np.zeros(shape, np.int32), np.full(shape, -1, np.int32), np.zeros(shape, np.float32)
-    rows.flat[:count], targets.flat[:count], shares.flat[:count] = order, y[order], row_weights[order]
+    rows.flat[:count], targets.flat[:count], shares.flat[:count] = places, y, row_weights
     weights = shares.sum(1)
     shares[:steps] /= weights[:steps, None]
 
