@@ -24,18 +24,19 @@ from datasets.load import load
 from datasets.split import write_split
 from finetune import run_folder
 from finetune.ahead import Ahead
+from finetune.blocks import cut_rows, fine_tune, time_needed, views_of
 from finetune.config import Config
 from finetune.device import Device
 from finetune.evaluation.calibrate import calibrate, in_words
-from finetune.evaluation.evaluate import evaluate, write_predictions
+from finetune.evaluation.evaluate import Evaluation, evaluate, write_predictions
 from finetune.evaluation.summary import no_better_than, summary
 from finetune.features.cache import Features, extract, write_views
 from finetune.features.engines.choose import choose_engine
 from finetune.features.usable import Findings, draw_split, shortened, usable_split
-from finetune.features.views import Views
-from finetune.metrics import majority_class, nearest_class_mean
+from finetune.metrics import majority_class, mcnemar_exact, nearest_class_mean
 from finetune.trained import save_from_scratch, save_trained
 from finetune.training.networks import Head
+from finetune.training.predictor import Predictor
 from finetune.training.scratch import make_network, normalise_pixels, read_pixels, write_pictures
 from finetune.training.trainer import Trainer
 from pretrained.weights import Backbone, load_backbone
@@ -90,7 +91,7 @@ def learn(config: Config, device: Device, reporter: Ahead, *others: Ahead) -> tu
     folder = run_folder.create(config, dataset.name)
     run_folder.log_to(folder)
     run_folder.write_environment(folder, device, config.seed)
-    log_inputs(device, dataset, backbone)
+    log_inputs(config, device, dataset, backbone)
     clock.lap("load")
 
     found, split, findings, train_x, make, save = (on_backbone if backbone else on_pixels)(
@@ -113,25 +114,34 @@ def learn(config: Config, device: Device, reporter: Ahead, *others: Ahead) -> tu
     clock.lap("before")
 
     fitted = trainer.fit(on_epoch=log.info)
-    save(split, network)
-    write_csv(folder / "results.csv", [row.to_dict() for row in fitted.history])
-    clock.lap("training")
-
-    confidence = calibrate(trainer, config.train.calibration_folds)
+    parameters = sum(parameter.size for parameter in network.trainable_params())
+    linear = None
+    if config.model.cut is None:
+        save(split, network)
+        clock.lap("training")
+        confidence = calibrate(trainer, config.train.calibration_folds)
+        clock.lap("calibration")
+        after = evaluate(trainer.predictor, *eval_rows, dataset.classes)
+    else:
+        clock.lap("training")
+        linear = evaluate(trainer.predictor, *eval_rows, dataset.classes)
+        tuned = fine_tune(config, device, dataset, backbone, split, network, folder)
+        fitted, parameters, confidence = fitted.followed_by(tuned.fitted), tuned.parameters, tuned.confidence
+        clock.lap("fine-tuning")
+        after = evaluate(Predictor(tuned.head), tuned.features.rows[:], eval_rows[1], dataset.classes)
     log.info(in_words(confidence))
-    clock.lap("calibration")
-
-    after = evaluate(trainer.predictor, *eval_rows, dataset.classes)
-    write_predictions(folder / "predictions.csv", dataset, split.eval, before, after)
+    write_csv(folder / "results.csv", [row.to_dict() for row in fitted.history])
+    write_predictions(folder / "predictions.csv", dataset, split.eval, before, after, linear)
     clock.lap("after")
 
     numbers = {
         "classes": list(dataset.classes),
         "trained": "head" if backbone else "network",
-        "parameters": sum(parameter.size for parameter in network.trainable_params()),
+        "parameters": parameters,
         "best_epoch": fitted.best_epoch,
         "before": before.metrics,
         **baselines,
+        **against_linear(linear, after, eval_rows[1]),
         "after": after.metrics,
         "confidence": confidence and confidence.to_dict(),
         **findings.to_dict(),
@@ -154,6 +164,14 @@ def learn(config: Config, device: Device, reporter: Ahead, *others: Ahead) -> tu
     return folder, []
 
 
+def against_linear(linear: Evaluation | None, after: Evaluation, y: np.ndarray) -> dict:
+    """What metrics.json says of the linear head that fine-tuning began with, and whether the difference is chance."""
+    if linear is None:
+        return {}
+    right = [one.probabilities.argmax(1) == y for one in (after, linear)]
+    return {"linear_head": linear.metrics, "mcnemar_p": mcnemar_exact(*right)}
+
+
 def on_backbone(
     config: Config, device: Device, dataset: Dataset, backbone: Backbone, folder: Path
 ) -> tuple[Features, Split, Findings, np.ndarray, Callable, Callable]:
@@ -162,11 +180,10 @@ def on_backbone(
     engine = choose_engine(backbone, device, config)
     found = extract(dataset.paths, backbone, engine, config.cache_dir, device.threads)
     split, findings = usable_split(dataset, found, config)
-    views = Views(config.data.views_per_picture, config.seed, config.data.augment)
     seen = found.rows[split.train]
-    if views.count > 1:
+    if config.data.views_per_picture > 1 and config.model.cut is None:  # else they are for the blocks
         trained = [dataset.paths[row] for row in split.train]
-        seen = extract(trained, backbone, engine, config.cache_dir, device.threads, views).rows[:]
+        seen = extract(trained, backbone, engine, config.cache_dir, device.threads, views_of(config)).rows[:]
     classes, model = len(dataset.classes), config.model
     return (
         found,
@@ -209,8 +226,10 @@ def features(config: Config, device: Device) -> None:
     dataset, backbone = load_inputs(config)
     if backbone is None:
         raise InputError("model.backbone is null: without a backbone there are no features to compute.")
-    log_inputs(device, dataset, backbone)
+    log_inputs(config, device, dataset, backbone)
     found, split, *_ = on_backbone(config, device, dataset, backbone, Path())
+    if config.model.cut is not None:
+        cut_rows(config, device, dataset, backbone, split)
     if config.data.views:
         write_views(dataset, found, split)
 
@@ -224,6 +243,11 @@ def load_inputs(config: Config) -> tuple[Dataset, Backbone | None]:
     dataset = load(config.data.dataset_path, config.cache_dir)
     draw_split(dataset, config)  # whether it can be: the pictures that are damaged are not known yet
     if not config.model.backbone:
+        if config.model.cut is not None:
+            raise InputError(
+                f"model.train_from {config.model.train_from}: a block of a backbone, and model.backbone is null. "
+                "Leave model.train_from out: the whole network is trained."
+            )
         return dataset, None
     if dataset.paths is None:
         raise InputError(
@@ -233,7 +257,7 @@ def load_inputs(config: Config) -> tuple[Dataset, Backbone | None]:
     return dataset, load_backbone(config.model.pretrain_ckpt)
 
 
-def log_inputs(device: Device, dataset: Dataset, backbone: Backbone | None) -> None:
+def log_inputs(config: Config, device: Device, dataset: Dataset, backbone: Backbone | None) -> None:
     log.info("device: %s, %d threads; kernel guard %s", device.platform, device.threads, device.kernel_guard)
     log.info(
         "pictures: %s, %d in %d classes (%s)",
@@ -246,6 +270,8 @@ def log_inputs(device: Device, dataset: Dataset, backbone: Backbone | None) -> N
         log.info(line)
     if backbone:
         log.info("weights: %s, width %s; facts: %s", backbone.path, backbone.record.width, backbone.facts_from)
+    if config.model.cut is not None:
+        log.info(time_needed(config, backbone, dataset, device.threads))
 
 
 class Clock:

@@ -9,10 +9,11 @@ a second phase of the same loop.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import mindspore as ms
 import numpy as np
@@ -25,6 +26,7 @@ from finetune.training import augment
 from finetune.training.optimizers import learning_rates, make_optimizer, phases
 from finetune.training.predictor import Predictor
 from finetune.training.step import TrainStep, TrainSteps
+from finetune.training.unfinished import State, Unfinished
 
 STEPS_A_CALL = 50  # at most; Ctrl-C waits for the end of a call
 BATCH_SIZE = 64
@@ -55,6 +57,12 @@ class Fitted:
     history: tuple[EpochRow, ...]
     best_epoch: int
 
+    def followed_by(self, other: Fitted) -> Fitted:
+        """Both as one training, the epochs counted on; the weights are the other's."""
+        before = len(self.history)
+        later = tuple(replace(row, epoch=before + row.epoch) for row in other.history)
+        return Fitted(self.history + later, before + other.best_epoch)
+
 
 class Trainer:
     """The training of one network on x (N, ...) float32 and y (N,) int32, compiled once.
@@ -70,8 +78,13 @@ class Trainer:
         config: TrainConfig,
         class_count: int,
         seed: int,
+        make: Callable[[nn.Cell, TrainConfig, np.ndarray], nn.Cell] = make_optimizer,
     ):
-        """`train` may hold V views of its rows, x (V * N, ...) view by view: an epoch takes one of each, drawn anew."""
+        """`train` may hold V views of its rows, x (V * N, ...) view by view: an epoch takes one of each, drawn anew.
+
+        Args:
+            make: the optimizer, from the network, a phase of the training and the learning rate of each step.
+        """
         self.network, self.valid, self.config, self.seed = network, valid, config, seed
         x, self.y = train
         self.x, self.view_count = x[: len(self.y)], len(x) // len(self.y)
@@ -80,7 +93,7 @@ class Trainer:
         self.steps_a_call = min(self.steps(len(self.x)), STEPS_A_CALL)  # for fewer rows too: another compiles anew
         self.class_weights = class_weights(self.y, class_count, config.class_weights)
         self.predictor = Predictor(network)
-        self.phases = [Phase(network, phase, self.steps(len(self.x))) for phase in phases(config)]
+        self.phases = [Phase(network, phase, self.steps(len(self.x)), make) for phase in phases(config)]
         self.weights = Values(network.trainable_params())
         self.start = self.weights.get()
 
@@ -88,11 +101,17 @@ class Trainer:
         """Steps an epoch."""
         return math.ceil(rows / self.batch_size)
 
-    def fit(self, rows: np.ndarray | None = None, on_epoch: Callable[[str], None] = print) -> Fitted:
+    def fit(
+        self,
+        rows: np.ndarray | None = None,
+        on_epoch: Callable[[str], None] = print,
+        unfinished: Unfinished | None = None,
+    ) -> Fitted:
         """Train on `rows`, or on all of them; leave the weights of the best epoch in the network.
 
         The best epoch is that of the lowest validation loss, or of the lowest training loss where there
-        are no validation rows. `on_epoch` gets a line of text an epoch.
+        are no validation rows. `on_epoch` gets a line of text an epoch. With `unfinished` it goes on where the same
+        training was stopped, from the last whole epoch, and ends with the same bytes.
 
         Raises:
             InputError: the loss is not a number any more.
@@ -105,8 +124,22 @@ class Trainer:
         )
         self.weights(*self.start)
 
-        history, best, best_loss, best_epoch = [], None, math.inf, 0
+        history, best, best_loss, best_epoch, done = [], None, math.inf, 0, None
+        if unfinished:
+            digest = self.digest(rows)
+            done = unfinished.find(digest)
+        if done:
+            history, best_loss, best_epoch = [EpochRow(**row) for row in done.history], done.best_loss, done.best_epoch
+            best = tuple(map(ms.Tensor, done.best))
+            self.weights(*map(ms.Tensor, done.weights))
+            for generator, state in zip((rng, augment_rng, view_rng), done.random):
+                generator.bit_generator.state = state
+            on_epoch(f"going on after epoch {done.epoch}, where {unfinished.used} was stopped")
         for phase, epoch, rate in self.epochs(self.steps(len(rows))):
+            if done and epoch <= done.epoch:
+                if epoch == done.epoch:
+                    phase.state(*map(ms.Tensor, done.optimizer))
+                continue
             started = time.perf_counter()
             if augment.is_on(config.augment):
                 self.device_x = ms.Tensor(augment.augment(self.x, config.augment, augment_rng))
@@ -133,8 +166,29 @@ class Trainer:
                 best = self.weights.get()
             elif config.patience and epoch - best_epoch >= config.patience:
                 break
+            if unfinished:
+                unfinished.write(
+                    State(
+                        digest,
+                        epoch,
+                        best_epoch,
+                        best_loss,
+                        history=[row.to_dict() for row in history],
+                        random=[generator.bit_generator.state for generator in (rng, augment_rng, view_rng)],
+                        weights=arrays(self.weights.get()),
+                        best=arrays(best),
+                        optimizer=arrays(phase.state.get()),
+                    )
+                )
         self.weights(*best)
         return Fitted(tuple(history), best_epoch)
+
+    def digest(self, rows: np.ndarray) -> str:
+        """Of all that decides what `fit` leaves."""
+        found = hashlib.sha256(repr((self.config, self.seed, self.batch_size, self.view_count)).encode())
+        for values in (self.device_x.asnumpy(), self.y, *self.valid, rows, *arrays(self.start)):
+            found.update(np.ascontiguousarray(values).data)
+        return found.hexdigest()
 
     def epochs(self, steps: int) -> Iterator[tuple[Phase, int, float]]:
         """(phase, epoch from 1, learning rate at its last step)."""
@@ -158,10 +212,10 @@ class Trainer:
 class Phase:
     """A part of a training that has an optimizer of its own, compiled once for any number of steps up to `steps`."""
 
-    def __init__(self, network: nn.Cell, config: TrainConfig, steps: int):
+    def __init__(self, network: nn.Cell, config: TrainConfig, steps: int, make: Callable):
         self.config = config
         rates = learning_rates(config, steps)
-        optimizer = make_optimizer(network, config, rates)
+        optimizer = make(network, config, rates)
         self.train_steps = TrainSteps(TrainStep(network, optimizer, config))
         own = [p for p in optimizer.get_parameters() if not any(p is other for other in network.get_parameters())]
         own.sort(key=lambda p: p.name == "learning_rate")
@@ -194,6 +248,10 @@ class Values(nn.Cell):
 
     def get(self) -> tuple[ms.Tensor, ...]:
         return tuple(ms.Tensor(parameter.asnumpy().copy()) for parameter in self.parameters)
+
+
+def arrays(values: Sequence[ms.Tensor]) -> tuple[np.ndarray, ...]:
+    return tuple(value.asnumpy() for value in values)
 
 
 def draw_order(y: np.ndarray, sampling: str, rng: np.random.Generator) -> np.ndarray:
