@@ -42,7 +42,7 @@ class FineTuned:
     features: Features  # of the evaluation pictures, by that backbone
     fitted: Fitted
     parameters: int
-    confidence: Confidence | None  # fitted on the validation rows
+    confidence: Confidence | None  # fitted on the validation rows, which chose nothing
 
 
 def fine_tune(
@@ -68,7 +68,9 @@ def fine_tune(
     )
     del train
     unfinished = Unfinished(folder)
-    fitted = trainer.fit(on_epoch=log.info, unfinished=unfinished)
+    # The last: half way down the learning rate is high and a low validation loss is luck. Out of fold on clothing10 it
+    # was 83.9 % of 1,000 after 6 of 12 epochs, 86.0 after 9 and 85.9 after 12.
+    fitted = trainer.fit(on_epoch=log.info, unfinished=unfinished, keep="last")
     confidence = fit_on_validation(trainer.predictor(valid), labels[1]) if len(valid) else None
     unfold(backbone.network, tail.trained(), config.model.cut)
     save_trained(folder, backbone, tail.head)

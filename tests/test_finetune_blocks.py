@@ -72,8 +72,8 @@ def test_the_epochs_of_both_trainings_are_counted_on(tuned):
     with (tuned.folder / "results.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["epoch"]) for row in rows] == list(range(1, 10))
-    losses = [float(row["valid_loss"]) for row in rows[4:]]
-    assert metrics(tuned.folder)["best_epoch"] == 5 + int(np.argmin(losses))
+    assert metrics(tuned.folder)["best_epoch"] == 9  # the last: its learning rate is 0
+    assert float(rows[-1]["learning_rate"]) < 0.1 * float(rows[5]["learning_rate"])
 
 
 def test_the_ckpt_has_trained_blocks_behind_the_cut_and_given_ones_before_it(tuned, toy_backbone):

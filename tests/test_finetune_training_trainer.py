@@ -202,6 +202,18 @@ def test_an_epoch_takes_one_view_of_each_row_and_in_the_end_all_of_them():
     assert trainer.x.shape == (90, D)  # what is calibrated on: the plain view
 
 
+def test_the_last_epoch_is_kept_where_that_is_asked_for():
+    data, valid = blobs(40, noise=1.5), blobs(200, seed=3, noise=1.5)
+    config = replace(QUICK, learning_rate=0.3)
+    trainer = Trainer(Head(D, C), data, valid, config, C, 1)
+    best = trainer.fit(on_epoch=lambda line: None)
+    weights = weights_of(trainer.network)
+    last = trainer.fit(on_epoch=lambda line: None, keep="last")
+    assert best.best_epoch < last.best_epoch == config.epochs and weights_of(trainer.network) != weights
+    loss = evaluate(trainer.predictor, *valid, tuple("abc")).metrics["loss"]
+    assert loss == pytest.approx(last.history[-1].valid_loss, rel=1e-4)
+
+
 def test_early_stopping_waits_for_its_patience():
     data, valid = blobs(40, noise=1.5), blobs(200, seed=3, noise=1.5)
     _, fitted = train(replace(QUICK, epochs=40, learning_rate=0.3, patience=3), data=data, valid=valid)

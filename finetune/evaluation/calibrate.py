@@ -34,7 +34,7 @@ class Confidence:
 
     temperature: float
     threshold: float
-    folds: int  # 1: fitted on the validation pictures, which chose the epoch
+    folds: int  # 1: fitted on the validation pictures
     pictures: int  # training pictures it was fitted on
     accuracy: float  # out of fold, of all of them
     answered: float  # share of them at or above the threshold

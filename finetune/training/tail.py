@@ -77,7 +77,8 @@ class Tail(nn.Cell):
 
 
 def tail_training(config: TrainConfig) -> TrainConfig:
-    """The second training in the terms of the first. It is never stopped early: its rate falls to 0 at the end."""
+    """The second training in the terms of the first. It is never stopped early: its rate falls to 0 at the end, and
+    the last weights are kept."""
     tail = config.tail
     return TrainConfig(
         epochs=tail.epochs,

@@ -107,11 +107,12 @@ class Trainer:
         rows: np.ndarray | None = None,
         on_epoch: Callable[[str], None] = print,
         unfinished: Unfinished | None = None,
+        keep: str = "best",
     ) -> Fitted:
         """Train on `rows`, or on all of them; leave the weights of the best epoch in the network.
 
         The best epoch is that of the lowest validation loss, or of the lowest training loss where there
-        are no validation rows. `on_epoch` gets a line of text an epoch. With `unfinished` it goes on where the same
+        are no validation rows; or `keep` is "last". `on_epoch` gets a line of text an epoch. With `unfinished` it goes on where the same
         training was stopped, from the last whole epoch, and ends with the same bytes.
 
         Raises:
@@ -162,7 +163,7 @@ class Trainer:
             judged = valid_loss if len(self.valid[0]) else loss
             if not math.isfinite(loss):
                 raise InputError(f"The training loss became {loss} in epoch {epoch}. {lower_what(phase.config)}")
-            if judged < best_loss:
+            if judged < best_loss or keep == "last":
                 best_loss, best_epoch = judged, epoch
                 best = self.weights.get()
             elif config.patience and epoch - best_epoch >= config.patience:
