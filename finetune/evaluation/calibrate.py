@@ -96,9 +96,10 @@ def confidence_from(held_out: np.ndarray, y: np.ndarray, folds: int, doubt: floa
 def in_words(confidence: Confidence | None) -> str:
     if confidence is None:
         return "confidence: not fitted"
+    held_out = "out of fold" if confidence.folds > 1 else "of the validation pictures"
     return (
         f"confidence: temperature {confidence.temperature:.2f}; below {100 * confidence.threshold:.1f} % the answer is "
-        f'"not sure"; out of fold {100 * confidence.answered:.1f} % are answered, '
+        f'"not sure"; {held_out} {100 * confidence.answered:.1f} % are answered, '
         f"{100 * confidence.accuracy_answered:.1f} % of them right"
     )
 

@@ -112,8 +112,9 @@ class Trainer:
         """Train on `rows`, or on all of them; leave the weights of the best epoch in the network.
 
         The best epoch is that of the lowest validation loss, or of the lowest training loss where there
-        are no validation rows; or `keep` is "last". `on_epoch` gets a line of text an epoch. With `unfinished` it goes on where the same
-        training was stopped, from the last whole epoch, and ends with the same bytes.
+        are no validation rows; with `keep` "last" it is the last. `on_epoch` gets a line of text an epoch. With
+        `unfinished` it goes on where the same training was stopped, from the last whole epoch, and ends with the same
+        bytes.
 
         Raises:
             InputError: the loss is not a number any more.
