@@ -66,7 +66,6 @@ def fine_tune(
         config.seed,
         partial(tail_optimizer, tail=config.train.tail),
     )
-    del train
     unfinished = Unfinished(folder)
     # The last: half way down the learning rate is high and a low validation loss is luck. Out of fold on clothing10 it
     # was 83.9 % of 1,000 after 6 of 12 epochs, 86.0 after 9 and 85.9 after 12.
