@@ -65,6 +65,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     ):
         command = verbs.add_parser(verb, help=help_text, description=help_text)
         command.add_argument("config", nargs="?", metavar="CONFIG.yaml", help="settings; see finetune/configs")
+        command.add_argument("--recipe", metavar="NAME", help="one of finetune/configs by its name, as best")
         add_settings(command, RUN_FLAGS + FEATURE_FLAGS + DEVICE_FLAGS)
         command.add_argument("--exist_ok", "--exist-ok", action="store_true", help="write into an existing run folder")
         command.add_argument(
@@ -126,6 +127,22 @@ def settings_of(parsed: argparse.Namespace) -> dict[str, str]:
     return flags
 
 
+def recipe_of(parsed: argparse.Namespace) -> str | None:
+    """The YAML file that was given by its path or by its name."""
+    path, name = getattr(parsed, "config", None), getattr(parsed, "recipe", None)
+    if name is None:
+        return path
+    if path:
+        raise InputError(f"{path} and --recipe {name}: give one of them; a recipe's settings can be changed by --set.")
+    folder = Path(__file__).with_name("configs")
+    known = sorted(file.stem for file in folder.glob("*.yaml"))
+    if name not in known:
+        raise InputError(
+            f"--recipe {name}: no such recipe. There are {', '.join(known)}; a file of yours goes without it."
+        )
+    return str(folder / f"{name}.yaml")
+
+
 def main(arguments: list[str] | None = None) -> int:
     open_console()
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -164,7 +181,7 @@ def act(parsed: argparse.Namespace) -> None:
         compare(parsed.config, parsed.vary, [int(seed) for seed in parsed.seeds.split(",")], settings_of(parsed))
         return
 
-    config = load_config(getattr(parsed, "config", None), settings_of(parsed))
+    config = load_config(recipe_of(parsed), settings_of(parsed))
     if parsed.verb == "checks":
         from finetune import checks
 

@@ -12,6 +12,17 @@ from pathlib import Path
 from typing import Any, Optional
 
 from datasets.base import InputError
+from finetune.config_values import convert, flatten, read_yaml
+
+
+@dataclass(frozen=True)
+class ViewConfig:
+    """How the views of a photograph beyond the first, plain one are drawn; see data.views_per_picture."""
+
+    crop: float = 0.35  # smallest share of the area that a window shows; 1: as much as can be
+    flip: bool = True  # half of them are mirrored
+    colour: float = 0.2  # brightness, contrast and saturation change by this share at most
+    blur: float = 0.5  # largest radius in pixels
 
 
 @dataclass(frozen=True)
@@ -21,6 +32,8 @@ class DataConfig:
     eval_fraction: float = 0.2  # of all rows, where the folder has no evaluation part
     rotation: Optional[int] = None  # of each class one picture evaluates and the next validates, counted from this
     views: bool = True  # write <dataset>/features/{train,eval}_{feature,label}.npy
+    views_per_picture: int = 1  # of a training photograph: the plain one, and others drawn at random
+    augment: ViewConfig = field(default_factory=ViewConfig)  # those others
 
 
 @dataclass(frozen=True)
@@ -28,6 +41,7 @@ class ModelConfig:
     # A MindSpore CKPT: the backbone's, else the project's own one; or where a network from scratch begins.
     pretrain_ckpt: Optional[str] = None
     backbone: Optional[str] = "mobilenetv2"  # null: `network` learns from the pixels
+    train_from: str = "head"  # what is trained: the head, or block_15 and all behind it as well
     hidden: int = 0  # units of a hidden layer in the head; 0 is a linear head
     dropout: float = 0.0  # share of the features, or of the units of each hidden layer, set to 0 in training
     # Without a backbone:
@@ -41,6 +55,11 @@ class ModelConfig:
     dilation: int = 1
     separable: bool = False  # each filter a channel first (depthwise), then 1x1 over the channels
 
+    @property
+    def cut(self) -> Optional[int]:
+        """The number of the first block that is trained; None: only the head is."""
+        return None if self.train_from == "head" else int(self.train_from.partition("_")[2])
+
 
 @dataclass(frozen=True)
 class AugmentConfig:
@@ -51,6 +70,19 @@ class AugmentConfig:
     zoom: float = 0.0  # share of the size, bigger or smaller
     elastic: float = 0.0  # pixels a point is moved on average
     smoothness: float = 4.0  # of the elastic field: standard deviation of its Gaussian in pixels
+
+
+@dataclass(frozen=True)
+class TailConfig:
+    """The second training, of the blocks from model.train_from on and of the head: AdamW, warm-up, one cosine to 0."""
+
+    epochs: int = 12
+    batch_size: int = 32
+    learning_rate: float = 0.0002  # the blocks' highest
+    head_learning_rate: float = 0.001
+    warmup: float = 0.1  # share of the steps
+    weight_decay: float = 0.01
+    label_smoothing: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -73,6 +105,7 @@ class TrainConfig:
     patience: int = 10  # epochs without a better validation loss before it stops; 0 never stops
     calibration_folds: int = 3  # heads trained beside the real one to fit its confidence; 0 leaves that out
     augment: AugmentConfig = field(default_factory=AugmentConfig)  # pixels only
+    tail: TailConfig = field(default_factory=TailConfig)  # only where model.train_from names a block
 
 
 @dataclass(frozen=True)
@@ -105,6 +138,7 @@ CHOICES = {
     "engine": ("auto", "openvino", "mindspore"),
     "precision": ("f32", "bf16"),
     "model.backbone": ("mobilenetv2",),
+    "model.train_from": ("head", *(f"block_{number}" for number in range(1, 19))),
     "model.network": ("lenet5", "mlp"),
     "model.activation": ("relu", "sigmoid", "tanh", "elu", "leaky_relu", "prelu"),
     "train.optimizer": OPTIMIZERS,
@@ -120,6 +154,10 @@ BOUNDS = {
     "data.valid_fraction": (0, 0.9),
     "data.eval_fraction": (0.01, 0.9),
     "data.rotation": (0, None),
+    "data.views_per_picture": (1, 1000),
+    "data.augment.crop": (0.01, 1),
+    "data.augment.colour": (0, 0.9),
+    "data.augment.blur": (0, 20),
     "device_id": (0, None),
     "threads": (0, None),
     "seed": (0, 2**32 - 1),
@@ -149,6 +187,13 @@ BOUNDS = {
     "train.label_smoothing": (0, 0.9),
     "train.patience": (0, None),
     "train.calibration_folds": (0, 20),
+    "train.tail.epochs": (1, None),
+    "train.tail.batch_size": (1, None),
+    "train.tail.learning_rate": (1e-9, None),
+    "train.tail.head_learning_rate": (1e-9, None),
+    "train.tail.warmup": (0, 0.9),
+    "train.tail.weight_decay": (0, None),
+    "train.tail.label_smoothing": (0, 0.9),
 }
 
 
@@ -160,7 +205,7 @@ def load_config(yaml_path: Optional[str] = None, flags: Optional[dict[str, Any]]
     """
     values = asdict(Config())
     if yaml_path:
-        for key, value in _flatten(_read_yaml(Path(yaml_path))).items():
+        for key, value in flatten(read_yaml(Path(yaml_path))).items():
             _set(values, key, value, yaml_path)
     for key, value in (flags or {}).items():
         _set(values, key, value, "command line")
@@ -171,30 +216,6 @@ def to_yaml(config: Config) -> str:
     import yaml
 
     return yaml.safe_dump(asdict(config), allow_unicode=True, sort_keys=False)
-
-
-def _read_yaml(path: Path) -> dict:
-    import yaml
-
-    if not path.is_file():
-        raise InputError(f"{path}: no such recipe. Recipes are YAML files; see finetune/configs.")
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: also a date that is none
-        raise InputError(f"{path}: not readable as YAML in UTF-8: {error}") from error
-    if not isinstance(loaded, dict):
-        raise InputError(f"{path}: expected `key: value` lines, found {type(loaded).__name__}.")
-    return loaded
-
-
-def _flatten(nested: dict, prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in nested.items():
-        if isinstance(value, dict):
-            flat.update(_flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _types(cls, prefix: str = "") -> dict[str, Any]:
@@ -218,50 +239,13 @@ def _set(values: dict, key: str, value: Any, where: str) -> None:
         near = near or [known for known in types if known.split(".")[-1] == key]
         hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(types)}."
         raise InputError(f"{where}: unknown setting {key!r}. {hint}")
-    value = _convert(value, types[key], key, where)
+    value = convert(value, types[key], key, where)
+    if value is not None:
+        _check(value, key, where)
     *sections, last = key.split(".")
     for section in sections:
         values = values[section]
     values[last] = value
-
-
-def _convert(value: Any, kind: Any, key: str, where: str) -> Any:
-    """A value from YAML or from the command line as its declared type; text like 1e-3 is a number."""
-    optional = type(None) in typing.get_args(kind)
-    if optional:
-        if value in (None, "null"):  # as YAML has it, and as it is typed after --set
-            return None
-        kind = next(t for t in typing.get_args(kind) if t is not type(None))
-    try:
-        converted = _parse(value, kind)
-    except (TypeError, ValueError, OverflowError):
-        raise InputError(f"{where}: {key} must be of type {kind.__name__}, found {value!r}.") from None
-    _check(converted, key, where)
-    return converted
-
-
-def _parse(value: Any, kind: type) -> Any:
-    if kind is list or typing.get_origin(kind) is list:
-        if isinstance(value, str):  # 6,16 or, as YAML has it, [6, 16]
-            value = [one.strip() for one in value.strip("[] ").split(",") if one.strip()]
-        values = list(value)
-        return [_parse(one, *typing.get_args(kind)) for one in values] if typing.get_args(kind) else values
-    if kind is bool:
-        words = {"true": True, "yes": True, "false": False, "no": False}
-        if isinstance(value, bool):
-            return value
-        if str(value).lower() not in words:
-            raise ValueError
-        return words[str(value).lower()]
-    if kind is str:
-        if isinstance(value, (dict, list)):
-            raise TypeError
-        return str(value)
-    if isinstance(value, bool):
-        raise TypeError
-    if kind is int and isinstance(value, float) and value != int(value):
-        raise ValueError
-    return kind(value)
 
 
 def _check(value: Any, key: str, where: str) -> None:

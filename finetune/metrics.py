@@ -76,3 +76,14 @@ def nearest_class_mean(train_x: np.ndarray, train_y: np.ndarray, x: np.ndarray, 
     means = np.stack([train_x[train_y == label].mean(0) for label in range(train_y.max() + 1)])  # (C, D)
     distances = (means**2).sum(1) - 2 * x @ means.T  # squared, less a term that is the same for all classes
     return accuracy_with_interval(distances.argmin(1), y)
+
+
+def mcnemar_exact(a: np.ndarray, b: np.ndarray) -> float:
+    """p of McNemar's exact test that two classifiers are right equally often; bool (N,) each, whether it was right.
+
+    Only rows on which one is right and the other wrong count: a fair coin for each (McNemar, 1947).
+    """
+    a_only, b_only = int((a & ~b).sum()), int((b & ~a).sum())
+    count = a_only + b_only
+    tail = sum(math.comb(count, k) for k in range(min(a_only, b_only) + 1))
+    return min(1.0, 2 * tail / 2**count)

@@ -15,6 +15,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from datasets.base import Dataset, InputError, MachineFault, Split
 from datasets.files import write_csv, write_json
 from datasets.listing import passed_over_lines
@@ -22,17 +24,19 @@ from datasets.load import load
 from datasets.split import write_split
 from finetune import run_folder
 from finetune.ahead import Ahead
+from finetune.blocks import cut_rows, fine_tune, time_needed, views_of
 from finetune.config import Config
 from finetune.device import Device
 from finetune.evaluation.calibrate import calibrate, in_words
-from finetune.evaluation.evaluate import evaluate, write_predictions
+from finetune.evaluation.evaluate import Evaluation, evaluate, write_predictions
 from finetune.evaluation.summary import no_better_than, summary
 from finetune.features.cache import Features, extract, write_views
 from finetune.features.engines.choose import choose_engine
 from finetune.features.usable import Findings, draw_split, shortened, usable_split
-from finetune.metrics import majority_class, nearest_class_mean
+from finetune.metrics import majority_class, mcnemar_exact, nearest_class_mean
 from finetune.trained import save_from_scratch, save_trained
 from finetune.training.networks import Head
+from finetune.training.predictor import Predictor
 from finetune.training.scratch import make_network, normalise_pixels, read_pixels, write_pictures
 from finetune.training.trainer import Trainer
 from pretrained.weights import Backbone, load_backbone
@@ -87,10 +91,10 @@ def learn(config: Config, device: Device, reporter: Ahead, *others: Ahead) -> tu
     folder = run_folder.create(config, dataset.name)
     run_folder.log_to(folder)
     run_folder.write_environment(folder, device, config.seed)
-    log_inputs(device, dataset, backbone)
+    log_inputs(config, device, dataset, backbone)
     clock.lap("load")
 
-    found, split, findings, make, save = (on_backbone if backbone else on_pixels)(
+    found, split, findings, train_x, make, save = (on_backbone if backbone else on_pixels)(
         config, device, dataset, backbone, folder
     )
     log.info("split: %d train, %d validation, %d evaluation", *(len(rows) for rows in vars(split).values()))
@@ -101,7 +105,7 @@ def learn(config: Config, device: Device, reporter: Ahead, *others: Ahead) -> tu
 
     train_rows, valid_rows, eval_rows = ((found.rows[rows], dataset.labels[rows]) for rows in vars(split).values())
     network = make()
-    trainer = Trainer(network, train_rows, valid_rows, config.train, len(dataset.classes), config.seed)
+    trainer = Trainer(network, (train_x, train_rows[1]), valid_rows, config.train, len(dataset.classes), config.seed)
     before = evaluate(trainer.predictor, *eval_rows, dataset.classes)
     baselines = {
         "majority_class": majority_class(train_rows[1], eval_rows[1]),
@@ -110,25 +114,34 @@ def learn(config: Config, device: Device, reporter: Ahead, *others: Ahead) -> tu
     clock.lap("before")
 
     fitted = trainer.fit(on_epoch=log.info)
-    save(split, network)
-    write_csv(folder / "results.csv", [row.to_dict() for row in fitted.history])
-    clock.lap("training")
-
-    confidence = calibrate(trainer, config.train.calibration_folds)
+    parameters = sum(parameter.size for parameter in network.trainable_params())
+    linear = None
+    if config.model.cut is None:
+        save(split, network)
+        clock.lap("training")
+        confidence = calibrate(trainer, config.train.calibration_folds)
+        clock.lap("calibration")
+        after = evaluate(trainer.predictor, *eval_rows, dataset.classes)
+    else:
+        clock.lap("training")
+        linear = evaluate(trainer.predictor, *eval_rows, dataset.classes)
+        tuned = fine_tune(config, device, dataset, backbone, split, network, folder)
+        fitted, parameters, confidence = fitted.followed_by(tuned.fitted), tuned.parameters, tuned.confidence
+        clock.lap("fine-tuning")
+        after = evaluate(Predictor(tuned.head), tuned.features.rows[:], eval_rows[1], dataset.classes)
     log.info(in_words(confidence))
-    clock.lap("calibration")
-
-    after = evaluate(trainer.predictor, *eval_rows, dataset.classes)
-    write_predictions(folder / "predictions.csv", dataset, split.eval, before, after)
+    write_csv(folder / "results.csv", [row.to_dict() for row in fitted.history])
+    write_predictions(folder / "predictions.csv", dataset, split.eval, before, after, linear)
     clock.lap("after")
 
     numbers = {
         "classes": list(dataset.classes),
         "trained": "head" if backbone else "network",
-        "parameters": sum(parameter.size for parameter in network.trainable_params()),
+        "parameters": parameters,
         "best_epoch": fitted.best_epoch,
         "before": before.metrics,
         **baselines,
+        **against_linear(linear, after, eval_rows[1]),
         "after": after.metrics,
         "confidence": confidence and confidence.to_dict(),
         **findings.to_dict(),
@@ -151,17 +164,32 @@ def learn(config: Config, device: Device, reporter: Ahead, *others: Ahead) -> tu
     return folder, []
 
 
+def against_linear(linear: Evaluation | None, after: Evaluation, y: np.ndarray) -> dict:
+    """What metrics.json says of the linear head that fine-tuning began with, and whether the difference is chance."""
+    if linear is None:
+        return {}
+    right = [one.probabilities.argmax(1) == y for one in (after, linear)]
+    return {"linear_head": linear.metrics, "mcnemar_p": mcnemar_exact(*right)}
+
+
 def on_backbone(
     config: Config, device: Device, dataset: Dataset, backbone: Backbone, folder: Path
-) -> tuple[Features, Split, Findings, Callable, Callable]:
-    """(features, split, what is to say of the pictures, a function that gives a fresh head, one that saves the trained
-    head with its backbone)."""
+) -> tuple[Features, Split, Findings, np.ndarray, Callable, Callable]:
+    """(features, split, what is to say of the pictures, all views of the training rows, a function that gives a fresh
+    head, one that saves the trained head with its backbone)."""
     engine = choose_engine(backbone, device, config)
     found = extract(dataset.paths, backbone, engine, config.cache_dir, device.threads)
+    split, findings = usable_split(dataset, found, config)
+    seen = found.rows[split.train]
+    if config.data.views_per_picture > 1 and config.model.cut is None:  # else they are for the blocks
+        trained = [dataset.paths[row] for row in split.train]
+        seen = extract(trained, backbone, engine, config.cache_dir, device.threads, views_of(config)).rows[:]
     classes, model = len(dataset.classes), config.model
     return (
         found,
-        *usable_split(dataset, found, config),
+        split,
+        findings,
+        seen,
         lambda: Head(backbone.feature_size, classes, model.hidden, model.dropout, config.seed),
         lambda split, head: save_trained(folder, backbone, head),
     )
@@ -169,7 +197,7 @@ def on_backbone(
 
 def on_pixels(
     config: Config, device: Device, dataset: Dataset, backbone: None, folder: Path
-) -> tuple[Features, Split, Findings, Callable, Callable]:
+) -> tuple[Features, Split, Findings, np.ndarray, Callable, Callable]:
     """The same without a backbone: pixels are the features, and a whole network is trained and saved."""
     found = read_pixels(dataset, config.model)
     split, findings = usable_split(dataset, found, config)
@@ -179,7 +207,14 @@ def on_pixels(
         save_from_scratch(folder, network, config.model.network, spec)
         write_pictures(folder, dataset, split.eval, spec)
 
-    return found, split, findings, lambda: make_network(config, spec, len(dataset.classes)), save
+    return (
+        found,
+        split,
+        findings,
+        found.rows[split.train],
+        lambda: make_network(config, spec, len(dataset.classes)),
+        save,
+    )
 
 
 def features(config: Config, device: Device) -> None:
@@ -191,9 +226,10 @@ def features(config: Config, device: Device) -> None:
     dataset, backbone = load_inputs(config)
     if backbone is None:
         raise InputError("model.backbone is null: without a backbone there are no features to compute.")
-    log_inputs(device, dataset, backbone)
-    found = extract(dataset.paths, backbone, choose_engine(backbone, device, config), config.cache_dir, device.threads)
-    split, _ = usable_split(dataset, found, config)
+    log_inputs(config, device, dataset, backbone)
+    found, split, *_ = on_backbone(config, device, dataset, backbone, Path())
+    if config.model.cut is not None:
+        cut_rows(config, device, dataset, backbone, split)
     if config.data.views:
         write_views(dataset, found, split)
 
@@ -207,6 +243,11 @@ def load_inputs(config: Config) -> tuple[Dataset, Backbone | None]:
     dataset = load(config.data.dataset_path, config.cache_dir)
     draw_split(dataset, config)  # whether it can be: the pictures that are damaged are not known yet
     if not config.model.backbone:
+        if config.model.cut is not None:
+            raise InputError(
+                f"model.train_from {config.model.train_from}: a block of a backbone, and model.backbone is null. "
+                "Leave model.train_from out: the whole network is trained."
+            )
         return dataset, None
     if dataset.paths is None:
         raise InputError(
@@ -216,7 +257,7 @@ def load_inputs(config: Config) -> tuple[Dataset, Backbone | None]:
     return dataset, load_backbone(config.model.pretrain_ckpt)
 
 
-def log_inputs(device: Device, dataset: Dataset, backbone: Backbone | None) -> None:
+def log_inputs(config: Config, device: Device, dataset: Dataset, backbone: Backbone | None) -> None:
     log.info("device: %s, %d threads; kernel guard %s", device.platform, device.threads, device.kernel_guard)
     log.info(
         "pictures: %s, %d in %d classes (%s)",
@@ -230,6 +271,8 @@ def log_inputs(device: Device, dataset: Dataset, backbone: Backbone | None) -> N
     if backbone:
         log.info("weights: %s: %s", backbone.path, backbone.found_as)
         log.info("facts: %s", backbone.facts_from)
+    if config.model.cut is not None:
+        log.info(time_needed(config, backbone, dataset, device.threads))
 
 
 class Clock:

@@ -1,4 +1,4 @@
-"""The backbone as ONNX: normalised float32 (B, 3, H, W) -> pooled features (B, D), BatchNorm folded.
+"""The backbone as ONNX: normalised float32 (B, 3, H, W) -> pooled features (B, D), BatchNorm folded; or its first part.
 
 The operators are the plain ones that every runtime has: Conv, Clip (ReLU6), Add, GlobalAveragePool
 and Flatten. The batch is dynamic.
@@ -17,14 +17,16 @@ IR_VERSION = 8  # of the file; readers refuse a newer one than they know
 INPUT, OUTPUT = "x", "features"
 
 
-def to_onnx(network: MobileNetV2, size: tuple[int, int], pad_mode: str) -> ModelProto:
-    """`size` is H, W; `pad_mode` is a fact of the weights, see `pretrained.catalog`."""
-    nodes, arrays = backbone_nodes(network, pad_mode, INPUT, OUTPUT)
+def to_onnx(network: MobileNetV2, size: tuple[int, int], pad_mode: str, cut: int | None = None) -> ModelProto:
+    """`size` is H, W; `pad_mode` is a fact of the weights, see `pretrained.catalog`. With a `cut` the graph ends in
+    front of block `cut`, whose input (B, C', H', W') it gives."""
+    nodes, arrays = backbone_nodes(network, pad_mode, INPUT, OUTPUT, cut)
+    shape = ["B", network.feature_size] if cut is None else ["B", "channels", "rows", "columns"]
     graph = helper.make_graph(
         nodes,
         "mobilenetv2",
         [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["B", 3, *size])],
-        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["B", network.feature_size])],
+        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, shape)],
         arrays,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
@@ -32,12 +34,14 @@ def to_onnx(network: MobileNetV2, size: tuple[int, int], pad_mode: str) -> Model
     return model
 
 
-def backbone_nodes(network: MobileNetV2, pad_mode: str, x: str, features: str) -> tuple[list, list]:
+def backbone_nodes(
+    network: MobileNetV2, pad_mode: str, x: str, features: str, cut: int | None = None
+) -> tuple[list, list]:
     """(nodes, initializers) that lead from the tensor named `x` to the one named `features`."""
     nodes = []
     arrays = [_array("zero", np.float32(0)), _array("six", np.float32(6))]
     here = x
-    for b, block in enumerate(fold(network)):
+    for b, block in enumerate(fold(network)[:cut]):
         entry = here
         for c, convolution in enumerate(block.convolutions):
             name = f"block{b}_conv{c}"
@@ -50,6 +54,8 @@ def backbone_nodes(network: MobileNetV2, pad_mode: str, x: str, features: str) -
         if block.residual:
             nodes.append(helper.make_node("Add", [entry, here], [f"block{b}"]))
             here = f"block{b}"
+    if cut is not None:
+        return [*nodes, helper.make_node("Identity", [here], [features])], arrays
     nodes.append(helper.make_node("GlobalAveragePool", [here], ["pooled"]))
     nodes.append(helper.make_node("Flatten", ["pooled"], [features], axis=1))
     return nodes, arrays

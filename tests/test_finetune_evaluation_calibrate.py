@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from finetune.evaluation.calibrate import deal, fit_confidence, fit_temperature, fit_threshold, temper
+from finetune.evaluation.calibrate import (
+    deal,
+    fit_confidence,
+    fit_on_validation,
+    fit_temperature,
+    fit_threshold,
+    temper,
+)
 from finetune.metrics import calibration_error, cross_entropy
 
 
@@ -72,3 +79,16 @@ def test_every_row_is_predicted_by_a_head_that_has_not_seen_it():
 def test_nothing_is_fitted_where_it_cannot_be(labels, folds):
     y = np.array(labels)
     assert fit_confidence(lambda rows: pytest.fail("trained"), (np.zeros((len(y), 2)), y), folds, seed=1) is None
+
+
+def test_a_few_validation_rows_that_are_all_right_are_no_reason_to_be_sure():
+    y = np.arange(12) % 2
+    probabilities = np.where(np.eye(2)[y] == 1, 0.9, 0.1)
+    assert fit_temperature(probabilities, y) < 0.06  # as far as it goes
+    found = fit_on_validation(probabilities, y)
+    wanted = 1 - 1 / 14  # what Platt asks of 12 right answers
+    assert temper(probabilities, found.temperature).max() == pytest.approx(wanted, abs=0.001)
+    assert found.folds == 1 and found.pictures == 12 and found.answered == 1
+    many, labels = overconfident()
+    assert fit_on_validation(many, labels).temperature == pytest.approx(fit_temperature(many, labels), rel=0.05)
+    assert fit_on_validation(many[:0], labels[:0]) is None

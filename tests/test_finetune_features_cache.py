@@ -133,6 +133,20 @@ def test_another_numeric_class_computes_everything(pictures, cache):
     assert run(pictures, cache, engine).computed == 20
 
 
+def test_rows_in_front_of_a_cut_are_another_layer_stored_in_half_the_bytes(pictures, cache):
+    class CutEngine(CountingEngine):
+        def __call__(self, images):
+            return super().__call__(images).reshape(-1, 3, 1, 2)
+
+    run(pictures, cache)
+    found = extract(pictures, backbone(), CutEngine(), cache, 2, cut=14)
+    assert found.computed == 20 and found.rows.dtype == np.float16 and found.rows.shape == (20, 3, 1, 2)
+    assert np.array_equal(found.rows, truth(pictures).astype(np.float16).reshape(-1, 3, 1, 2))
+    assert extract(pictures, backbone(), CutEngine(), cache, 2, cut=14).computed == 0
+    assert extract(pictures, backbone(), CutEngine(), cache, 2, cut=15).computed == 20
+    assert run(pictures, cache).rows.dtype == np.float32
+
+
 def test_another_batch_size_computes_nothing(pictures, cache):
     run(pictures, cache)
     engine = CountingEngine()

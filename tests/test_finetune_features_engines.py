@@ -7,6 +7,7 @@ import sys
 import threading
 from dataclasses import replace
 
+import mindspore as ms
 import numpy as np
 import openvino
 import pytest
@@ -34,6 +35,7 @@ from finetune.features.engines.openvino_bf16 import (
     round_to_bf16,
     round_together,
 )
+from pretrained.fold import FoldedMobileNetV2, fold
 from pretrained.weights import load_backbone, read_ckpt
 
 with device.without_kernel_guard():  # OpenVINO reads it once
@@ -67,6 +69,18 @@ def test_openvino_gives_mindspores_features(tmp_path, pad_mode, count):
     assert largest_distance(found, wanted) <= 1e-4
 
 
+@pytest.mark.parametrize("pad_mode", ["pad", "same"])
+def test_engines_agree_in_front_of_a_cut_and_the_rest_leads_on_to_the_features(tmp_path, pad_mode):
+    backbone, images = toy(tmp_path, pad_mode, mean=(0.3, 0.5, 0.6)), noise(2)
+    found = OpenVinoEngine(backbone, "f32", 2, cut=4)(images)
+    reference = MindSporeEngine(backbone, cut=4)
+    assert found.shape == (2, fold(backbone.network)[4].convolutions[0].weight.shape[1], 8, 8)
+    assert largest_distance(found, reference(images)) <= 1e-4
+    assert largest_distance(found, reference.once(images)) <= 1e-4
+    rest = FoldedMobileNetV2(fold(backbone.network)[4:], pad_mode)(ms.Tensor(found)).asnumpy()
+    assert largest_distance(rest, MindSporeEngine(backbone).once(images)) <= 1e-4
+
+
 def test_a_row_does_not_depend_on_its_batch(tmp_path):
     engine = OpenVinoEngine(toy(tmp_path), "f32", threads=2)
     images = noise(8)
@@ -96,9 +110,9 @@ def test_engines_can_be_called_from_many_threads_at_once(tmp_path, make):
 
 def test_processes_give_the_same_features(tmp_path):
     backbone = toy(tmp_path, "same")
-    engine = MindSporeProcesses(backbone, threads=2)
+    engine = MindSporeProcesses(backbone, threads=2, cut=14)
     images = noise(5)
-    assert largest_distance(engine(images), MindSporeEngine(backbone)(images)) <= 1e-5
+    assert largest_distance(engine(images), MindSporeEngine(backbone, cut=14)(images)) <= 1e-5
 
 
 def test_a_process_that_has_ended_is_an_error_and_not_a_wait(tmp_path):

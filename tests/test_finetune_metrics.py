@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from finetune.metrics import (
     calibration_error,
     cross_entropy,
     majority_class,
+    mcnemar_exact,
     nearest_class_mean,
     summarise,
     wilson_interval,
@@ -60,3 +62,11 @@ def test_baselines():
     assert majority_class(train_y, np.array([1, 0, 0, 0]))["accuracy"] == 0.25
     train_x = np.array([[0.0, 0], [4, 4], [5, 5], [6, 6]])
     assert nearest_class_mean(train_x, train_y, np.array([[1.0, 1], [4, 4]]), np.array([0, 1]))["accuracy"] == 1
+
+
+@pytest.mark.parametrize("first, second", [(0, 0), (1, 0), (8, 2), (30, 30), (200, 140)])
+def test_mcnemar_is_the_binomial_test_of_the_rows_that_differ(first, second):
+    a = np.array([True] * first + [False] * second + [True, False] * 50)
+    b = np.array([False] * first + [True] * second + [True, False] * 50)
+    wanted = binomtest(first, first + second).pvalue if first + second else 1
+    assert mcnemar_exact(a, b) == pytest.approx(wanted) == mcnemar_exact(b, a)

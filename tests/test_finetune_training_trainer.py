@@ -183,6 +183,37 @@ def test_a_trainer_used_again_is_a_fresh_one_bit_for_bit(changes):
     assert [len(cell.compile_cache) for cell in cells] == [1] * len(cells)
 
 
+def test_an_epoch_takes_one_view_of_each_row_and_in_the_end_all_of_them():
+    x, y = blobs(90)
+    trainer = Trainer(Head(D, C), (np.concatenate([x, -x, 2 * x]), y), (x[:0], y[:0]), QUICK, C, 1)
+    taken, steps = [], trainer.phases[0].train_steps
+
+    def note(device_x, rows, targets, shares, weights, count):
+        real = targets.asnumpy() >= 0
+        taken.append((rows.asnumpy()[real], targets.asnumpy()[real]))
+        return steps(device_x, rows, targets, shares, weights, count)
+
+    trainer.phases[0].train_steps = note
+    trainer.fit(on_epoch=lambda line: None)
+    assert len(taken) == QUICK.epochs
+    for places, targets in taken:
+        assert sorted(places % 90) == list(range(90)) and np.array_equal(y[places % 90], targets)
+    assert len(set(np.concatenate([places for places, _ in taken]))) > 250
+    assert trainer.x.shape == (90, D)  # what is calibrated on: the plain view
+
+
+def test_the_last_epoch_is_kept_where_that_is_asked_for():
+    data, valid = blobs(40, noise=1.5), blobs(200, seed=3, noise=1.5)
+    config = replace(QUICK, learning_rate=0.3)
+    trainer = Trainer(Head(D, C), data, valid, config, C, 1)
+    best = trainer.fit(on_epoch=lambda line: None)
+    weights = weights_of(trainer.network)
+    last = trainer.fit(on_epoch=lambda line: None, keep="last")
+    assert best.best_epoch < last.best_epoch == config.epochs and weights_of(trainer.network) != weights
+    loss = evaluate(trainer.predictor, *valid, tuple("abc")).metrics["loss"]
+    assert loss == pytest.approx(last.history[-1].valid_loss, rel=1e-4)
+
+
 def test_early_stopping_waits_for_its_patience():
     data, valid = blobs(40, noise=1.5), blobs(200, seed=3, noise=1.5)
     _, fitted = train(replace(QUICK, epochs=40, learning_rate=0.3, patience=3), data=data, valid=valid)

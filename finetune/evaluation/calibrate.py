@@ -34,7 +34,7 @@ class Confidence:
 
     temperature: float
     threshold: float
-    folds: int
+    folds: int  # 1: fitted on the validation pictures
     pictures: int  # training pictures it was fitted on
     accuracy: float  # out of fold, of all of them
     answered: float  # share of them at or above the threshold
@@ -65,8 +65,18 @@ def fit_confidence(train: Train, rows: Rows, folds: int, seed: int) -> Confidenc
     folds = min(folds, int(counts[counts > 0].min()))
     if folds < 2:
         return None
-    held_out = out_of_fold(train, x, y, deal(y, folds, seed))
-    temperature = fit_temperature(held_out, y)
+    return confidence_from(out_of_fold(train, x, y, deal(y, folds, seed)), y, folds)
+
+
+def fit_on_validation(probabilities: np.ndarray, y: np.ndarray) -> Confidence | None:
+    """From probabilities (N, C) of the validation rows, where training anew for folds would take minutes; None where
+    there are none. They may be few and all be right, which is no reason to be sure without end (Platt, 1999)."""
+    return confidence_from(probabilities, y, 1, doubt=1 / (len(y) + 2)) if len(y) else None
+
+
+def confidence_from(held_out: np.ndarray, y: np.ndarray, folds: int, doubt: float = 0.0) -> Confidence:
+    """From probabilities (N, C) of rows that did not train what gave them; `doubt` as in `fit_temperature`."""
+    temperature = fit_temperature(held_out, y, doubt)
     calibrated = temper(held_out, temperature)
     confidence, right = calibrated.max(1), held_out.argmax(1) == y
     threshold = fit_threshold(confidence, right)
@@ -86,9 +96,10 @@ def fit_confidence(train: Train, rows: Rows, folds: int, seed: int) -> Confidenc
 def in_words(confidence: Confidence | None) -> str:
     if confidence is None:
         return "confidence: not fitted"
+    held_out = "out of fold" if confidence.folds > 1 else "of the validation pictures"
     return (
         f"confidence: temperature {confidence.temperature:.2f}; below {100 * confidence.threshold:.1f} % the answer is "
-        f'"not sure"; out of fold {100 * confidence.answered:.1f} % are answered, '
+        f'"not sure"; {held_out} {100 * confidence.answered:.1f} % are answered, '
         f"{100 * confidence.accuracy_answered:.1f} % of them right"
     )
 
@@ -121,11 +132,20 @@ def temper(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     return exponentials / exponentials.sum(1, keepdims=True)
 
 
-def fit_temperature(probabilities: np.ndarray, y: np.ndarray) -> float:
-    """The temperature of the lowest cross-entropy, by golden-section search over its logarithm."""
+def fit_temperature(probabilities: np.ndarray, y: np.ndarray, doubt: float = 0.0) -> float:
+    """The temperature of the lowest cross-entropy, by golden-section search over its logarithm.
+
+    `doubt` is a share of each row that is wanted on its other classes, in equal parts.
+    """
+    rows, others = np.arange(len(y)), probabilities.shape[1] - 1
 
     def loss(log_temperature: float) -> float:
-        return cross_entropy(temper(probabilities, np.exp(log_temperature)), y)
+        tempered = temper(probabilities, np.exp(log_temperature))
+        if not doubt:
+            return cross_entropy(tempered, y)
+        logs = np.log(np.maximum(tempered, 1e-12))
+        true = logs[rows, y]
+        return float(-((1 - doubt) * true + doubt * (logs.sum(1) - true) / others).mean())
 
     golden = (5**0.5 - 1) / 2
     low, high = np.log(TEMPERATURES)

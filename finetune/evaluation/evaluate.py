@@ -25,10 +25,22 @@ def evaluate(predictor: Predictor, x: np.ndarray, y: np.ndarray, classes: tuple[
     return Evaluation(probabilities, summarise(probabilities, y, classes))
 
 
-def write_predictions(path: Path, dataset: Dataset, rows: np.ndarray, before: Evaluation, after: Evaluation) -> None:
-    """predictions.csv: a line for each of the evaluated rows (N,) of the data set."""
+def write_predictions(
+    path: Path,
+    dataset: Dataset,
+    rows: np.ndarray,
+    before: Evaluation,
+    after: Evaluation,
+    linear: Evaluation | None = None,
+) -> None:
+    """predictions.csv: a line for each of the evaluated rows (N,) of the data set. `linear`: where blocks were trained,
+    the linear head before that."""
     lines = []
-    for row, first, last in zip(rows, before.probabilities, after.probabilities):
+    for i, (row, first, last) in enumerate(zip(rows, before.probabilities, after.probabilities)):
+        middle = {}
+        if linear:
+            p = linear.probabilities[i]
+            middle = {"head_predicted": dataset.classes[p.argmax()], "head_confidence": f"{p.max():.6f}"}
         lines.append(
             {
                 "path": dataset.picture_name(row),
@@ -37,6 +49,7 @@ def write_predictions(path: Path, dataset: Dataset, rows: np.ndarray, before: Ev
                 "confidence": f"{last.max():.6f}",
                 "before_predicted": dataset.classes[first.argmax()],
                 "before_confidence": f"{first.max():.6f}",
+                **middle,
                 **{f"p_{name}": f"{p:.8f}" for name, p in zip(dataset.classes, last)},
             }
         )

@@ -23,7 +23,7 @@ from datasets.decoding.decode import decode
 from datasets.decoding.formats import DamagedPicture
 from datasets.decoding.values import to_rgb
 from datasets.files import read_csv, replace_file, write_text
-from finetune.evaluation.summary import ROWS, trained
+from finetune.evaluation.summary import fresh, learnt, rows_of
 from finetune.run_folder import again, evaluation_pictures, read_json
 
 GRID_PICTURES = 8
@@ -103,8 +103,8 @@ def draw_before_after(predictions: Sequence[dict], metrics: dict, names: dict[st
     figure = Figure(figsize=(2.2 * count, 6.6), layout="constrained")
     panels = figure.subfigures(2, 1)
     for panel, title, key, prefix in (
-        (panels[0], f"Before: fresh {trained(metrics)}", "before", "before_"),
-        (panels[1], f"After: trained {trained(metrics)}", "after", ""),
+        (panels[0], f"Before: {fresh(metrics)}", "before", "before_"),
+        (panels[1], f"After: {learnt(metrics)}", "after", ""),
     ):
         accuracy = 100 * metrics[key]["accuracy"]
         panel.suptitle(f"{title}, {accuracy:.1f} % of {metrics[key]['pictures']} right", fontsize=18, fontweight="bold")
@@ -238,10 +238,13 @@ def _page(run: Path, metrics: dict, figures: Sequence[str]) -> str:
     low, high = (100 * bound for bound in after["interval"])
     sections = [f"<h1>{html.escape(run.resolve().name)}</h1>"]
     sections.append(f'<p class="quiet">{after["pictures"]} evaluation pictures, {len(metrics["classes"])} classes</p>')
-    sections.append(
-        f'<div class="numbers"><div>before<b>{100 * before["accuracy"]:.1f} %</b>fresh {trained(metrics)}</div>'
-        f"<div>after<b>{100 * after['accuracy']:.1f} %</b>95 % interval {low:.1f} to {high:.1f} %</div></div>"
-    )
+    numbers = [("before", before, fresh(metrics))]
+    if "linear_head" in metrics:
+        chance = f"McNemar's test between the last two: p = {metrics['mcnemar_p']:.2g}"
+        numbers.append(("linear head", metrics["linear_head"], chance))
+    numbers.append(("after", after, f"{learnt(metrics)}, 95 % interval {low:.1f} to {high:.1f} %"))
+    columns = "".join(f"<div>{name}<b>{100 * one['accuracy']:.1f} %</b>{what}</div>" for name, one, what in numbers)
+    sections.append(f'<div class="numbers">{columns}</div>')
     for name in figures:
         data = base64.b64encode((run / "figures" / f"{name}.png").read_bytes()).decode("ascii")
         caption = CAPTIONS[name]
@@ -282,9 +285,9 @@ def _list(title: str, lines: list[str]) -> str:
 
 def _accuracy_table(metrics: dict) -> str:
     rows = "".join(
-        f"<tr><td>{label.format(trained(metrics))}<td>{100 * metrics[key]['accuracy']:.1f} %"
+        f"<tr><td>{label}<td>{100 * metrics[key]['accuracy']:.1f} %"
         f"<td>{100 * metrics[key]['interval'][0]:.1f} to {100 * metrics[key]['interval'][1]:.1f} %"
-        for key, label in ROWS.items()
+        for key, label in rows_of(metrics).items()
     )
     return f"<h2>Accuracy</h2><table><tr><th><th>accuracy<th>95 % interval{rows}</table>"
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-ROWS = {  # of the accuracy table: key in metrics.json -> label; {} is what was trained, the head or the network
+ROWS = {  # of the accuracy table: key in metrics.json -> label
     "majority_class": "always the most frequent class",
     "nearest_class_mean": "nearest class mean",
-    "before": "before: fresh {}",
-    "after": "after: trained {}",
+    "before": "before: {fresh}",
+    "linear_head": "linear head",
+    "after": "after: {learnt}",
 }
 
 
 def summary(metrics: dict) -> str:
     lines = [f"{metrics['after']['pictures']:>5} evaluation pictures         accuracy   95 % interval"]
-    for key, label in ROWS.items():
+    for key, label in rows_of(metrics).items():
         low, high = (100 * bound for bound in metrics[key]["interval"])
-        lines.append(
-            f"{label.format(trained(metrics)):32} {100 * metrics[key]['accuracy']:7.1f} %   {low:.1f} to {high:.1f} %"
-        )
+        lines.append(f"{label:32} {100 * metrics[key]['accuracy']:7.1f} %   {low:.1f} to {high:.1f} %")
     phases = ", ".join(f"{name} {seconds:.1f}" for name, seconds in metrics["seconds"].items())
     return "\n".join(["", *lines, "", f"seconds: {phases}"])
 
@@ -28,12 +27,23 @@ def no_better_than(metrics: dict) -> str | None:
     if metrics["after"]["accuracy"] > found[best] or metrics["after"]["accuracy"] == 1:
         return None
     return (
-        f"warning: the trained {trained(metrics)} is not better than {ROWS[best]} ({100 * found[best]:.1f} %). Look at "
+        f"warning: the {learnt(metrics)} is not better than {ROWS[best]} ({100 * found[best]:.1f} %). Look at "
         "figures/curves.png: where the loss jumps or rises, lower train.learning_rate; where it still falls, raise "
         "train.epochs; and look whether the labels are right."
     )
 
 
-def trained(metrics: dict) -> str:
-    """What was trained: the head on a backbone, or the network."""
-    return metrics.get("trained", "head")
+def rows_of(metrics: dict) -> dict[str, str]:
+    """Key in metrics.json -> label, of the rows that this run has."""
+    words = {"fresh": fresh(metrics), "learnt": learnt(metrics)}
+    return {key: label.format(**words) for key, label in ROWS.items() if key in metrics}
+
+
+def fresh(metrics: dict) -> str:
+    """What "before" is of: the head on a backbone, or the network."""
+    return f"fresh {metrics.get('trained', 'head')}"
+
+
+def learnt(metrics: dict) -> str:
+    """What "after" is of."""
+    return "fine-tuned network" if "linear_head" in metrics else f"trained {metrics.get('trained', 'head')}"

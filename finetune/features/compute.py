@@ -7,20 +7,23 @@ compute, and one thread more than there are cores sees to it that no core is eve
 from __future__ import annotations
 
 import hashlib
+import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from datasets.base import cannot_read
-from datasets.decoding.decode import read_file
+from datasets.decoding.decode import decode, read_file
 from datasets.decoding.formats import DamagedPicture
-from datasets.image import ImageSpec, odd_tone, to_array
+from datasets.image import ImageSpec, enough_for, odd_tone
 from datasets.progress import Progress
+from finetune.features.views import Views
 
 if TYPE_CHECKING:
     from finetune.features.engines.mindspore import MindSporeEngine
@@ -30,41 +33,48 @@ CHUNK_ROWS = 64  # what a killed run can lose
 
 
 def compute(
-    rows: Sequence[int],
+    wanted: Sequence[tuple[int, int]],
     paths: Sequence[Path],
     keys: list,
+    views: Views,
     spec: ImageSpec,
     engine: MindSporeEngine,
     store: FeatureStore,
     damaged: dict,
     threads: int,
 ) -> int:
-    """Put the features of `rows` of the pictures into the store; returns how many there were.
+    """Put the features of the `wanted` (row, view) of the pictures into the store; returns how many there were.
 
-    `keys[row]` becomes the digest of the bytes that were decoded; `damaged` gets {key: reason}.
+    The views of a row stand together in `wanted`: in a batch a picture is decoded once. `keys[row]` becomes the digest
+    of the bytes that were decoded; `damaged` gets {key: reason}.
     """
 
-    def take(batch: Sequence[int]) -> int:
-        good, images = [], []
-        for row in batch:
+    def take(batch: Sequence[tuple[int, int]]) -> int:
+        good, images, tones = [], [], {}
+        for row, several in itertools.groupby(batch, key=itemgetter(0)):
             try:
                 content = read_file(Path(paths[row]))
-                keys[row] = hashlib.sha256(content).digest()  # it may differ by now from the one looked up
-                images.append(to_array(content, spec))
-                good.append(keys[row])
+                keys[row] = key = hashlib.sha256(content).digest()  # it may differ by now from the one looked up
+                decoded = decode(content, enough_for(spec))
             except DamagedPicture as error:
                 damaged[keys[row]] = str(error)
+                continue
             except OSError as error:
                 raise cannot_read(paths[row], error) from error
-        tones = {key: tone for key, image in zip(good, images) if (tone := odd_tone(image))}
+            for _, view in several:
+                images.append(views.draw(decoded, spec, key, view))
+                good.append(views.key(key, view))
+                if not view and (tone := odd_tone(images[-1])):
+                    tones[key] = tone
         if images:
             chunks.add(good, engine(np.stack(images)), tones)
         return len(batch)
 
-    batches = (rows[start : start + engine.batch_size] for start in range(0, len(rows), engine.batch_size))
+    batches = (wanted[start : start + engine.batch_size] for start in range(0, len(wanted), engine.batch_size))
     chunks = Chunks(store)
+    what = "pictures" if views.count == 1 else "views"
     try:
-        with Progress("features", len(rows), "pictures") as progress, ThreadPoolExecutor(threads + 1) as pool:
+        with Progress("features", len(wanted), what) as progress, ThreadPoolExecutor(threads + 1) as pool:
             for count in in_order(pool, take, batches, ahead=2 * (threads + 1)):
                 progress.update(count)
     finally:  # also on Ctrl-C: what is computed is kept

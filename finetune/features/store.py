@@ -1,7 +1,7 @@
 """The feature store on disk: whole chunks of rows, found by the sha256 of the picture's bytes.
 
     <cache_dir>/features/<facts>/facts.json
-    <cache_dir>/features/<facts>/<chunk>.features.npy     float32 (n, D)
+    <cache_dir>/features/<facts>/<chunk>.features.npy     float32 (n, D), or float16 (n, C, H, W) in front of a cut
     <cache_dir>/features/<facts>/<chunk>.crc32            of the file of features, 8 hexadecimal digits
     <cache_dir>/features/<facts>/<chunk>.keys.npy         uint8 (n, 32), written last: marks it complete; <chunk> is
                                                           the sha256 of what is in it
@@ -38,7 +38,8 @@ log = logging.getLogger("finetune")
 class FeatureStore:
     """The folder of one backbone: write whole chunks, find rows by key."""
 
-    def __init__(self, cache_dir: Path, facts: dict):
+    def __init__(self, cache_dir: Path, facts: dict, dtype: type = np.float32):
+        self.dtype = dtype  # of the rows
         text = json.dumps(facts, sort_keys=True)
         self.folder = Path(cache_dir) / "features" / hashlib.sha256(text.encode()).hexdigest()[:32]
         try:
@@ -71,7 +72,7 @@ class FeatureStore:
         packed = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(len(keys), 32)
         name = name_of(packed)
         content = io.BytesIO()
-        np.save(content, features.astype(np.float32, copy=False))
+        np.save(content, features.astype(self.dtype, copy=False))
         check = f"{zlib.crc32(content.getbuffer()):08x}".encode()
         if not (self.folder / f"{name}.keys.npy").exists():  # else another run was first, with the same rows
             replace_file(self.folder / f"{name}.features.npy", lambda f: f.write(content.getbuffer()))
@@ -152,29 +153,26 @@ def crc32_of(path: Path) -> int:
 
 
 class StoredRows:
-    """float32 (N, D), read from the chunks when rows are asked for: memory does not grow with N.
+    """(N, D) or (N, C, H, W), read from the chunks when rows are asked for: memory does not grow with N.
 
     Understands what NumPy does of the first axis: `rows[7]`, `rows[10:20]`, `rows[indices]`, `rows[mask]`.
     Rows that are not in the store are NaN.
     """
-
-    dtype = np.dtype(np.float32)
-    ndim = 2
 
     def __init__(self, places: Sequence[tuple[Path, int] | None]):
         self.files = list({place[0]: None for place in places if place})
         number = {file: n for n, file in enumerate(self.files)}
         self.file = np.array([number[place[0]] if place else -1 for place in places], np.int32)
         self.row = np.array([place[1] if place else 0 for place in places], np.int32)
-        width = np.load(self.files[0], mmap_mode="r").shape[1] if self.files else 0
-        self.shape = (len(places), width)
+        first = np.load(self.files[0], mmap_mode="r") if self.files else np.empty((0, 0), np.float32)
+        self.dtype, self.ndim, self.shape = first.dtype, first.ndim, (len(places), *first.shape[1:])
 
     def __len__(self) -> int:
         return len(self.file)
 
     def __getitem__(self, wanted) -> np.ndarray:
         files, rows = np.atleast_1d(self.file[wanted]), np.atleast_1d(self.row[wanted])
-        found = np.full((len(files), self.shape[1]), np.nan, np.float32)
+        found = np.full((len(files), *self.shape[1:]), np.nan, self.dtype)
         for number in np.unique(files[files >= 0]):
             here = files == number
             found[here] = np.load(self.files[number], mmap_mode="r")[rows[here]]

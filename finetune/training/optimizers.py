@@ -7,7 +7,7 @@ from functools import partial
 
 import mindspore as ms
 import numpy as np
-from mindspore import nn
+from mindspore import nn, ops
 
 from finetune.config import TrainConfig
 
@@ -59,3 +59,36 @@ def make_optimizer(network: nn.Cell, config: TrainConfig, rates: np.ndarray) -> 
 def decayed(network: nn.Cell) -> list[ms.Parameter]:
     """The parameters that weight decay and the L1 and L2 penalties act on."""
     return [parameter for parameter in network.trainable_params() if parameter.ndim >= 2]
+
+
+class AdamW(nn.Cell):
+    """Adam with decoupled weight decay (Loshchilov & Hutter, 2019), and a factor of the learning rate a parameter."""
+
+    BETAS, EPSILON = (0.9, 0.999), 1e-8
+
+    def __init__(self, parameters: list[ms.Parameter], factors: list[float], weight_decay: float, rates: np.ndarray):
+        """`rates`: float32 (steps,); matrices and kernels decay, biases do not."""
+        super().__init__(auto_prefix=False)
+        self.parameters = ms.ParameterTuple(parameters)
+        self.factors = tuple(factors)
+        self.decays = tuple(weight_decay if parameter.ndim >= 2 else 0.0 for parameter in parameters)
+        self.mean = self.parameters.clone("mean", init="zeros")
+        self.square = self.parameters.clone("square", init="zeros")
+        self.global_step = ms.Parameter(ms.Tensor(0, ms.int32), name="global_step", requires_grad=False)
+        self.learning_rate = ms.Parameter(ms.Tensor(rates), name="learning_rate", requires_grad=False)
+        self.adam = ops.Adam()
+
+    def construct(self, gradients):
+        rate = ops.gather(self.learning_rate, self.global_step, 0)
+        ops.assign_add(self.global_step, ms.Tensor(1, ms.int32))
+        step = self.global_step.astype(ms.float32)
+        power1, power2 = ops.pow(self.BETAS[0], step), ops.pow(self.BETAS[1], step)
+        for i, parameter in enumerate(self.parameters):
+            here = rate * self.factors[i]
+            if self.decays[i]:
+                ops.assign(parameter, parameter * (1 - here * self.decays[i]))
+            self.adam(
+                *(parameter, self.mean[i], self.square[i], power1, power2, here),
+                *(*self.BETAS, self.EPSILON, gradients[i]),
+            )
+        return step

@@ -8,9 +8,11 @@ from mindspore import nn
 
 from finetune.training.networks import Probabilities
 
+VALUES_AT_ONCE = 2**22  # that go into the network: rows in front of a cut are large
+
 
 class Predictor:
-    """A network as a function: float32 (N, ...) -> probabilities (N, C), in order, every row once."""
+    """A network as a function: floats (N, ...) -> probabilities (N, C), in order, every row once."""
 
     def __init__(self, network: nn.Cell, batch_size: int = 1024):
         self.cell = Probabilities(network)
@@ -22,8 +24,9 @@ class Predictor:
         if self.shape != x.shape[1:]:  # one graph for every number of rows
             self.shape = x.shape[1:]
             self.cell.set_inputs(ms.Tensor(shape=[None, *self.shape], dtype=ms.float32))
+        at_once = max(1, min(self.batch_size, VALUES_AT_ONCE // max(1, int(np.prod(self.shape)))))
         pieces = [
-            self.cell(ms.Tensor(x[start : start + self.batch_size])).asnumpy()
-            for start in range(0, len(x), self.batch_size)
+            self.cell(ms.Tensor(x[start : start + at_once].astype(np.float32, copy=False))).asnumpy()
+            for start in range(0, len(x), at_once)
         ]
         return np.concatenate(pieces)

@@ -9,10 +9,11 @@ a second phase of the same loop.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import mindspore as ms
 import numpy as np
@@ -22,9 +23,11 @@ from datasets.base import InputError
 from finetune.config import TrainConfig
 from finetune.metrics import cross_entropy
 from finetune.training import augment
+from finetune.training.epoch import class_weights, draw_order, train_epoch
 from finetune.training.optimizers import learning_rates, make_optimizer, phases
 from finetune.training.predictor import Predictor
 from finetune.training.step import TrainStep, TrainSteps
+from finetune.training.unfinished import State, Unfinished
 
 STEPS_A_CALL = 50  # at most; Ctrl-C waits for the end of a call
 BATCH_SIZE = 64
@@ -55,6 +58,12 @@ class Fitted:
     history: tuple[EpochRow, ...]
     best_epoch: int
 
+    def followed_by(self, other: Fitted) -> Fitted:
+        """Both as one training, the epochs counted on; the weights are the other's."""
+        before = len(self.history)
+        later = tuple(replace(row, epoch=before + row.epoch) for row in other.history)
+        return Fitted(self.history + later, before + other.best_epoch)
+
 
 class Trainer:
     """The training of one network on x (N, ...) float32 and y (N,) int32, compiled once.
@@ -70,15 +79,22 @@ class Trainer:
         config: TrainConfig,
         class_count: int,
         seed: int,
+        make: Callable[[nn.Cell, TrainConfig, np.ndarray], nn.Cell] = make_optimizer,
     ):
+        """`train` may hold V views of its rows, x (V * N, ...) view by view: an epoch takes one of each, drawn anew.
+
+        Args:
+            make: the optimizer, from the network, a phase of the training and the learning rate of each step.
+        """
         self.network, self.valid, self.config, self.seed = network, valid, config, seed
-        self.x, self.y = train
+        x, self.y = train
+        self.x, self.view_count = x[: len(self.y)], len(x) // len(self.y)
         self.batch_size = config.batch_size or min(BATCH_SIZE, max(1, len(self.x) // STEPS_AN_EPOCH))
-        self.device_x = ms.Tensor(self.x)
+        self.device_x = ms.Tensor(x)
         self.steps_a_call = min(self.steps(len(self.x)), STEPS_A_CALL)  # for fewer rows too: another compiles anew
         self.class_weights = class_weights(self.y, class_count, config.class_weights)
         self.predictor = Predictor(network)
-        self.phases = [Phase(network, phase, self.steps(len(self.x))) for phase in phases(config)]
+        self.phases = [Phase(network, phase, self.steps(len(self.x)), make) for phase in phases(config)]
         self.weights = Values(network.trainable_params())
         self.start = self.weights.get()
 
@@ -86,11 +102,19 @@ class Trainer:
         """Steps an epoch."""
         return math.ceil(rows / self.batch_size)
 
-    def fit(self, rows: np.ndarray | None = None, on_epoch: Callable[[str], None] = print) -> Fitted:
+    def fit(
+        self,
+        rows: np.ndarray | None = None,
+        on_epoch: Callable[[str], None] = print,
+        unfinished: Unfinished | None = None,
+        keep: str = "best",
+    ) -> Fitted:
         """Train on `rows`, or on all of them; leave the weights of the best epoch in the network.
 
         The best epoch is that of the lowest validation loss, or of the lowest training loss where there
-        are no validation rows. `on_epoch` gets a line of text an epoch.
+        are no validation rows; with `keep` "last" it is the last. `on_epoch` gets a line of text an epoch. With
+        `unfinished` it goes on where the same training was stopped, from the last whole epoch, and ends with the same
+        bytes.
 
         Raises:
             InputError: the loss is not a number any more.
@@ -98,18 +122,38 @@ class Trainer:
         config = self.config
         rows = np.arange(len(self.x)) if rows is None else rows
         row_weights = self.class_weights[self.y]
-        rng, augment_rng = np.random.default_rng(self.seed), np.random.default_rng([self.seed, 1])
+        rng, augment_rng, view_rng = (
+            np.random.default_rng(seed) for seed in (self.seed, [self.seed, 1], [self.seed, 2])
+        )
         self.weights(*self.start)
 
-        history, best, best_loss, best_epoch = [], None, math.inf, 0
+        history, best, best_loss, best_epoch, done = [], None, math.inf, 0, None
+        if unfinished:
+            digest = self.digest(rows)
+            done = unfinished.find(digest)
+        if done:
+            history, best_loss, best_epoch = [EpochRow(**row) for row in done.history], done.best_loss, done.best_epoch
+            best = tuple(map(ms.Tensor, done.best))
+            self.weights(*map(ms.Tensor, done.weights))
+            for generator, state in zip((rng, augment_rng, view_rng), done.random):
+                generator.bit_generator.state = state
+            on_epoch(f"going on after epoch {done.epoch}, where {unfinished.used} was stopped")
         for phase, epoch, rate in self.epochs(self.steps(len(rows))):
+            if done and epoch <= done.epoch:
+                if epoch == done.epoch:
+                    phase.state(*map(ms.Tensor, done.optimizer))
+                continue
             started = time.perf_counter()
             if augment.is_on(config.augment):
                 self.device_x = ms.Tensor(augment.augment(self.x, config.augment, augment_rng))
             order = rows[draw_order(self.y[rows], config.sampling, rng)]
+            places = order
+            if self.view_count > 1:
+                places = order + len(self.x) * view_rng.integers(self.view_count, size=len(order))
             self.network.set_train(True)
             loss, accuracy = train_epoch(
-                phase.train_steps, self.device_x, self.y, row_weights, self.batch_size, self.steps_a_call, order
+                *(phase.train_steps, self.device_x, places, self.y[order], row_weights[order]),
+                *(self.batch_size, self.steps_a_call),
             )
             self.network.set_train(False)
             valid_loss, valid_accuracy = judge(self.predictor, *self.valid)
@@ -120,13 +164,34 @@ class Trainer:
             judged = valid_loss if len(self.valid[0]) else loss
             if not math.isfinite(loss):
                 raise InputError(f"The training loss became {loss} in epoch {epoch}. {lower_what(phase.config)}")
-            if judged < best_loss:
+            if judged < best_loss or keep == "last":
                 best_loss, best_epoch = judged, epoch
                 best = self.weights.get()
             elif config.patience and epoch - best_epoch >= config.patience:
                 break
+            if unfinished:
+                unfinished.write(
+                    State(
+                        digest,
+                        epoch,
+                        best_epoch,
+                        best_loss,
+                        history=[row.to_dict() for row in history],
+                        random=[generator.bit_generator.state for generator in (rng, augment_rng, view_rng)],
+                        weights=arrays(self.weights.get()),
+                        best=arrays(best),
+                        optimizer=arrays(phase.state.get()),
+                    )
+                )
         self.weights(*best)
         return Fitted(tuple(history), best_epoch)
+
+    def digest(self, rows: np.ndarray) -> str:
+        """Of all that decides what `fit` leaves."""
+        found = hashlib.sha256(repr((self.config, self.seed, self.batch_size, self.view_count)).encode())
+        for values in (self.device_x.asnumpy(), self.y, *self.valid, rows, *arrays(self.start)):
+            found.update(np.ascontiguousarray(values).data)
+        return found.hexdigest()
 
     def epochs(self, steps: int) -> Iterator[tuple[Phase, int, float]]:
         """(phase, epoch from 1, learning rate at its last step)."""
@@ -150,10 +215,10 @@ class Trainer:
 class Phase:
     """A part of a training that has an optimizer of its own, compiled once for any number of steps up to `steps`."""
 
-    def __init__(self, network: nn.Cell, config: TrainConfig, steps: int):
+    def __init__(self, network: nn.Cell, config: TrainConfig, steps: int, make: Callable):
         self.config = config
         rates = learning_rates(config, steps)
-        optimizer = make_optimizer(network, config, rates)
+        optimizer = make(network, config, rates)
         self.train_steps = TrainSteps(TrainStep(network, optimizer, config))
         own = [p for p in optimizer.get_parameters() if not any(p is other for other in network.get_parameters())]
         own.sort(key=lambda p: p.name == "learning_rate")
@@ -188,34 +253,8 @@ class Values(nn.Cell):
         return tuple(ms.Tensor(parameter.asnumpy().copy()) for parameter in self.parameters)
 
 
-def draw_order(y: np.ndarray, sampling: str, rng: np.random.Generator) -> np.ndarray:
-    """int (N,), the rows of an epoch: each once, or N draws in which every class is equally likely."""
-    if sampling == "each":
-        return rng.permutation(len(y))
-    chance = 1 / np.bincount(y)[y]
-    return rng.choice(len(y), len(y), p=chance / chance.sum())
-
-
-def train_epoch(
-    train_steps: TrainSteps, device_x, y: np.ndarray, row_weights: np.ndarray, batch_size: int, steps_a_call: int, order
-) -> tuple[float, float]:
-    """The rows `order` (N,) once. Returns (mean loss, accuracy) over them."""
-    count = len(order)
-    steps = math.ceil(count / batch_size)
-    shape = math.ceil(steps / steps_a_call) * steps_a_call, batch_size
-    rows, targets, shares = np.zeros(shape, np.int32), np.full(shape, -1, np.int32), np.zeros(shape, np.float32)
-    rows.flat[:count], targets.flat[:count], shares.flat[:count] = order, y[order], row_weights[order]
-    weights = shares.sum(1)
-    shares[:steps] /= weights[:steps, None]
-
-    sums = []
-    for first in range(0, steps, steps_a_call):
-        batches = (ms.Tensor(values[first : first + steps_a_call]) for values in (rows, targets, shares, weights))
-        real = ms.Tensor(min(steps_a_call, steps - first), ms.int32)
-        sums.append(train_steps(device_x, *batches, real))
-    loss_sum = sum(float(loss.asnumpy()) for loss, _ in sums)
-    correct_sum = sum(float(correct.asnumpy()) for _, correct in sums)
-    return loss_sum / float(weights.sum()), correct_sum / count
+def arrays(values: Sequence[ms.Tensor]) -> tuple[np.ndarray, ...]:
+    return tuple(value.asnumpy() for value in values)
 
 
 def lower_what(config: TrainConfig) -> str:
@@ -232,14 +271,6 @@ def judge(predictor: Predictor, x: np.ndarray, y: np.ndarray) -> tuple[float, fl
         return math.nan, math.nan
     probabilities = predictor(x)
     return cross_entropy(probabilities, y), float((probabilities.argmax(1) == y).mean())
-
-
-def class_weights(labels: np.ndarray, class_count: int, kind: str) -> np.ndarray:
-    """float32 (C,): all 1, or "balanced": N / (C * count), so that each class weighs the same."""
-    if kind == "none":
-        return np.ones(class_count, np.float32)
-    counts = np.bincount(labels, minlength=class_count)
-    return (len(labels) / (class_count * np.maximum(counts, 1))).astype(np.float32)
 
 
 def log_line(row: EpochRow, epochs: int, steps: int) -> str:

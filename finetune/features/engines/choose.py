@@ -35,23 +35,23 @@ log = logging.getLogger("finetune")
 
 
 def choose_engine(
-    backbone: Backbone, device: Device, config: Config
+    backbone: Backbone, device: Device, config: Config, cut: int | None = None
 ) -> MindSporeEngine | MindSporeProcesses | ComparedEngine:
-    """The engine for a backbone on a device.
+    """The engine for a backbone on a device, or for what stands in front of its block `cut`.
 
     Raises:
         InputError: the engine or the precision asked for cannot be had here; says what can.
     """
     if choose_name(device.platform, config.engine, config.precision) == "mindspore":
         several = device.platform == "CPU" and device.threads > 1
-        return MindSporeProcesses(backbone, device.threads) if several else MindSporeEngine(backbone)
+        return MindSporeProcesses(backbone, device.threads, cut) if several else MindSporeEngine(backbone, cut)
 
     def make():
         from finetune.features.engines.openvino import OpenVinoEngine
 
-        return OpenVinoEngine(backbone, config.precision, device.threads)
+        return OpenVinoEngine(backbone, config.precision, device.threads, cut)
 
-    return ComparedEngine("openvino", config.precision, make, MindSporeEngine(backbone))
+    return ComparedEngine("openvino", config.precision, make, MindSporeEngine(backbone, cut))
 
 
 def choose_name(platform: str, engine: str, precision: str) -> str:
@@ -111,6 +111,7 @@ class ComparedEngine:
 
 
 def largest_distance(rows: np.ndarray, reference: np.ndarray) -> float:
-    """Of rows (B, D) from the reference, as a share of the length of the reference row."""
+    """Of rows (B, ...) from the reference, as a share of the length of the reference row."""
+    rows, reference = (values.reshape(len(values), -1) for values in (rows, reference))
     lengths = np.maximum(np.linalg.norm(reference, axis=1), np.finfo(np.float32).tiny)
     return float((np.linalg.norm(rows - reference, axis=1) / lengths).max())

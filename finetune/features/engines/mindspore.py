@@ -13,14 +13,15 @@ from pretrained.weights import Backbone
 
 
 class MindSporeEngine:
-    """uint8 pictures (B, H, W, 3) -> pooled features float32 (B, D), one compiled graph for all calls."""
+    """uint8 pictures (B, H, W, 3) -> pooled features float32 (B, D), or the input (B, C, H', W') of block `cut`; one
+    compiled graph for all calls."""
 
     name = "mindspore"
     numeric_class = "f32"
     batch_size = 8  # measured best on CPU for MobileNetV2 at 224
 
-    def __init__(self, backbone: Backbone):
-        self.backbone = backbone
+    def __init__(self, backbone: Backbone, cut: int | None = None):
+        self.backbone, self.cut = backbone, cut
         self.folded: FoldedMobileNetV2 | None = None  # made at the first call
         self.image = backbone.record.image
         self.one_at_a_time = threading.Lock()  # MindSpore uses all cores for one call
@@ -29,7 +30,8 @@ class MindSporeEngine:
         batch = ms.Tensor(normalise(fill_up(images, self.batch_size), self.image))
         with self.one_at_a_time:
             if self.folded is None:
-                self.folded = FoldedMobileNetV2(fold(self.backbone.network), self.backbone.record.pad_mode)
+                blocks = fold(self.backbone.network)[: self.cut]
+                self.folded = FoldedMobileNetV2(blocks, self.backbone.record.pad_mode, pooled=self.cut is None)
             return self.folded(batch).asnumpy()[: len(images)]
 
     def once(self, images: np.ndarray) -> np.ndarray:
@@ -39,7 +41,12 @@ class MindSporeEngine:
             mode = ms.get_context("mode")
             ms.set_context(mode=ms.PYNATIVE_MODE)
             try:
-                return self.backbone.network(ms.Tensor(normalise(images, self.image))).asnumpy()
+                x = ms.Tensor(normalise(images, self.image))
+                if self.cut is None:
+                    return self.backbone.network(x).asnumpy()
+                for block in list(self.backbone.network.features)[: self.cut]:
+                    x = block(x)
+                return x.asnumpy()
             finally:
                 ms.set_context(mode=mode)
 

@@ -24,16 +24,17 @@ MOST_PROCESSES = 4  # of 0.5 GB each
 
 
 class MindSporeProcesses:
-    """uint8 pictures (B, H, W, 3) -> pooled features float32 (B, D); the processes start at the first call."""
+    """uint8 pictures (B, H, W, 3) -> pooled features float32 (B, D), or the input (B, C, H', W') of block `cut`; the
+    processes start at the first call."""
 
     name = "mindspore"
     numeric_class = "f32"
 
-    def __init__(self, backbone: Backbone, threads: int):
+    def __init__(self, backbone: Backbone, threads: int, cut: int | None = None):
         from finetune.features.engines.mindspore import MindSporeEngine
 
         self.batch_size = MindSporeEngine.batch_size
-        self.backbone, self.threads = backbone, threads
+        self.backbone, self.threads, self.cut = backbone, threads, cut
         self.idle: queue.SimpleQueue[Connection] | None = None
         self.starting = threading.Lock()
 
@@ -56,12 +57,12 @@ class MindSporeProcesses:
         count = min(self.threads, MOST_PROCESSES)
         spawn = multiprocessing.get_context("spawn")
         idle = queue.SimpleQueue()
-        blocks = fold(self.backbone.network)
+        blocks = fold(self.backbone.network)[: self.cut]
         for number in range(count):
             here, there = spawn.Pipe()
             spawn.Process(target=serve, args=(there, self.threads // count, number, count), daemon=True).start()
             there.close()
-            here.send((blocks, self.backbone.record))
+            here.send((blocks, self.backbone.record, self.cut is None))
             idle.put(here)
         return idle
 
@@ -84,8 +85,8 @@ def serve(connection: Connection, threads: int, number: int, count: int) -> None
     from pretrained.fold import FoldedMobileNetV2
 
     with contextlib.suppress(EOFError, ConnectionError, KeyboardInterrupt):
-        blocks, record = connection.recv()
-        network = FoldedMobileNetV2(blocks, record.pad_mode)
+        blocks, record, pooled = connection.recv()
+        network = FoldedMobileNetV2(blocks, record.pad_mode, pooled)
         while True:
             images = connection.recv()
             batch = ms.Tensor(normalise(fill_up(images, MindSporeEngine.batch_size), record.image))

@@ -1,0 +1,1 @@
+"""What each technique of fine-tuning buys, out of fold."""

@@ -1,0 +1,70 @@
+"""From a YAML file, or from what is typed after --set, to values of the types that the settings have."""
+
+from __future__ import annotations
+
+import typing
+from pathlib import Path
+from typing import Any
+
+from datasets.base import InputError
+
+
+def read_yaml(path: Path) -> dict:
+    import yaml
+
+    if not path.is_file():
+        raise InputError(f"{path}: no such recipe. Recipes are YAML files; see finetune/configs.")
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: also a date that is none
+        raise InputError(f"{path}: not readable as YAML in UTF-8: {error}") from error
+    if not isinstance(loaded, dict):
+        raise InputError(f"{path}: expected `key: value` lines, found {type(loaded).__name__}.")
+    return loaded
+
+
+def flatten(nested: dict, prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in nested.items():
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def convert(value: Any, kind: Any, key: str, where: str) -> Any:
+    """A value from YAML or from the command line as its declared type; text like 1e-3 is a number."""
+    optional = type(None) in typing.get_args(kind)
+    if optional:
+        if value in (None, "null"):  # as YAML has it, and as it is typed after --set
+            return None
+        kind = next(t for t in typing.get_args(kind) if t is not type(None))
+    try:
+        return _parse(value, kind)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"{where}: {key} must be of type {kind.__name__}, found {value!r}.") from None
+
+
+def _parse(value: Any, kind: type) -> Any:
+    if kind is list or typing.get_origin(kind) is list:
+        if isinstance(value, str):  # 6,16 or, as YAML has it, [6, 16]
+            value = [one.strip() for one in value.strip("[] ").split(",") if one.strip()]
+        values = list(value)
+        return [_parse(one, *typing.get_args(kind)) for one in values] if typing.get_args(kind) else values
+    if kind is bool:
+        words = {"true": True, "yes": True, "false": False, "no": False}
+        if isinstance(value, bool):
+            return value
+        if str(value).lower() not in words:
+            raise ValueError
+        return words[str(value).lower()]
+    if kind is str:
+        if isinstance(value, (dict, list)):
+            raise TypeError
+        return str(value)
+    if isinstance(value, bool):
+        raise TypeError
+    if kind is int and isinstance(value, float) and value != int(value):
+        raise ValueError
+    return kind(value)
