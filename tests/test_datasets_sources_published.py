@@ -10,14 +10,18 @@ import zipfile
 from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
+import mindspore as ms
 import numpy as np
 import pytest
+from conftest import CHECKOUT
 from PIL import Image
 
 from datasets.__main__ import main
 from datasets.base import InputError
 from datasets.load import load, sources
 from datasets.sources import cifar10, emnist, photographs
+from finetune.config import load_config
+from finetune.training.networks import from_scratch
 
 
 def jpeg(seed):
@@ -152,3 +156,10 @@ def test_fetch_unpack_and_load(tmp_path, monkeypatch, capsys, name, write):
     assert main(["list", "--cache_dir", str(tmp_path / "cache")]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith(f"{name} "))
     assert str(tmp_path / "cache" / name) in line and source.licence in line
+
+
+@pytest.mark.parametrize(("recipe", "shape"), [("cifar10_lenet", (3, 32, 32)), ("fashion_mnist_lenet", (1, 28, 28))])
+def test_the_recipes_fit_the_pictures(recipe, shape):
+    config = load_config(str(CHECKOUT / "finetune" / "configs" / f"{recipe}.yaml"))
+    network = from_scratch(config.model, shape, 10, seed=0)
+    assert network(ms.Tensor(np.zeros((2, *shape), np.float32))).shape == (2, 10)
