@@ -18,7 +18,17 @@ from datasets.base import InputError
 from datasets.files import one_at_a_time, write_json
 from export.golden import write_golden, write_labels, write_scripts
 from export.key import read_key, right_key
-from export.manifest import INPUT_FORMS, MANIFEST, SUFFIXES, model_facts, model_name, read_manifest, write_manifest
+from export.manifest import (
+    FOLDED,
+    INPUT_FORMS,
+    KEPT,
+    MANIFEST,
+    SUFFIXES,
+    model_facts,
+    model_name,
+    read_manifest,
+    write_manifest,
+)
 from export.parity import Ckpt, ask, compare, fresh_process
 from export.predictors import import_onnxruntime
 from finetune.run_folder import read_json
@@ -34,12 +44,14 @@ def export_run(
     input_forms: Sequence[str] = ("tensor",),
     batch_size: int | None = None,
     key: bytes | None = None,
+    keep_batchnorm: bool = False,
 ) -> dict:
     """Export and compare. Returns what parity.json says.
 
     Args:
         batch_size: of the files, which then take exactly so many pictures; None: any number.
         key: encrypts the MindIR files.
+        keep_batchnorm: in the MindIR files, see `export.writers.mindir`.
 
     Raises:
         InputError: the run is not finished, an exported model drifts from the trained network, or ONNX is
@@ -56,10 +68,10 @@ def export_run(
         import_onnxruntime()
     trained = load_trained(run)
     with one_at_a_time(run / LOCK):
-        return _export_run(trained, run, threads, file_formats, input_forms, batch_size, key)
+        return _export_run(trained, run, threads, file_formats, input_forms, batch_size, key, keep_batchnorm)
 
 
-def _export_run(trained, run: Path, threads: int, file_formats, input_forms, batch_size, key) -> dict:
+def _export_run(trained, run: Path, threads: int, file_formats, input_forms, batch_size, key, keep_batchnorm) -> dict:
     folder = run / "export"
     unfinished = folder / "unfinished"
     folder.mkdir(exist_ok=True)
@@ -69,7 +81,7 @@ def _export_run(trained, run: Path, threads: int, file_formats, input_forms, bat
         with fresh_process(threads) as process:
             suffixes = [SUFFIXES[file_format] for file_format in file_formats]
             ckpt = Ckpt(run, suffixes, threads)
-            models = write_models(trained, unfinished, file_formats, input_forms, batch_size, key)
+            models = write_models(trained, unfinished, file_formats, input_forms, batch_size, key, keep_batchnorm)
             write_labels(unfinished, trained.classes)
             write_scripts(unfinished)
             write_manifest(unfinished, run, trained, models)  # without it the models cannot be run
@@ -98,6 +110,7 @@ def write_models(
     input_forms: Sequence[str],
     batch_size: int | None = None,
     key: bytes | None = None,
+    keep_batchnorm: bool = False,
 ) -> dict[str, dict]:
     """One file a format and input form. Returns the manifest's facts by file name."""
     from export.writers.mindir import write_mindir
@@ -111,9 +124,11 @@ def write_models(
         for input_form in INPUT_FORMS:
             if file_format in file_formats and input_form in input_forms:
                 name = model_name(trained.name, file_format, input_form)
-                encryption = {"key": key} if key else {}
-                writers[file_format](trained, folder / name, input_form, batch_size, **encryption)
+                of_mindir = {"key": key, "keep_batchnorm": keep_batchnorm} if file_format == "MINDIR" else {}
+                writers[file_format](trained, folder / name, input_form, batch_size, **of_mindir)
                 models[name] = model_facts(file_format, input_form, trained.image, batch_size, key)
+                if trained.backbone:
+                    models[name]["batchnorm"] = KEPT if of_mindir.get("keep_batchnorm") else FOLDED
     return models
 
 

@@ -22,6 +22,7 @@ FORMAT = 2  # of the manifest; version 1 described one model file only
 ANEW = "Copy the bundle again, or export the run again."
 
 SUFFIXES = {"MINDIR": ".mindir", "ONNX": ".onnx"}
+FOLDED, KEPT = "folded", "kept"  # BatchNorm, as `models` says of each file
 INPUT_FORMS = {"tensor": "", "image": "_image"}  # form of the input -> what it adds to the network's name
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from datasets.base import InputError
 from datasets.image import load_images
-from export.manifest import read_manifest
+from export.manifest import FOLDED, read_manifest
 from export.predictors import BATCH_SIZE, CkptByEngine, CkptPredictor, load_predictor
 from finetune import run_folder
 from finetune.config import load_config
@@ -29,10 +29,11 @@ from finetune.device import init_device, usable_cores
 from finetune.run_folder import read_json
 
 # Largest difference of a probability to the CKPT's. MindSpore runs the same arithmetic from both files;
-# ONNX Runtime adds in another order, and its BatchNorm is folded into the convolutions.
+# ONNX Runtime adds in another order.
 TOLERANCE = {".mindir": 1e-5, ".onnx": 1e-4}
-# MindSpore's kernels add in another order, too, where the batch size is fixed to another one than ours.
-FIXED_BATCH_TOLERANCE = 1e-4
+# MindSpore computes otherwise, too, where BatchNorm is folded into the convolutions, and adds in another order where
+# the batch size is fixed to another one than ours.
+OTHER_ARITHMETIC_TOLERANCE = 1e-4
 # To what evaluation wrote, by the precision of its features: computed in another batch, perhaps by another
 # engine or on another day. Exported files always compute in f32; bf16 features moved probabilities by up to 0.05.
 EVALUATION_TOLERANCE = {"f32": 1e-3, "bf16": 0.15}
@@ -163,9 +164,10 @@ def agree(exported: np.ndarray, reference: np.ndarray, tolerance: float) -> bool
 
 
 def tolerance_of(model: Path) -> float:
-    """By the suffix of an exported file and by what the manifest beside it says of its batch size."""
-    batch_size = read_manifest(model.parent)["models"][model.name]["input"]["shape"][0]
-    return TOLERANCE[model.suffix] if batch_size == -1 else FIXED_BATCH_TOLERANCE
+    """By the suffix of an exported file and by what the manifest beside it says of it."""
+    facts = read_manifest(model.parent)["models"][model.name]
+    same_arithmetic = facts["input"]["shape"][0] == -1 and facts.get("batchnorm") != FOLDED
+    return TOLERANCE[model.suffix] if same_arithmetic else OTHER_ARITHMETIC_TOLERANCE
 
 
 def half_of(threads: int) -> int:
