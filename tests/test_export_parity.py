@@ -115,7 +115,7 @@ def test_predict_from_the_run_equals_predict_from_the_mindir(finished, toy_pictu
     images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
     by_run = load_predictor(finished.folder)(images)
     by_mindir = load_predictor(finished.folder / "export" / "mobilenetv2.mindir")(images, batch_size=2)
-    assert by_run.shape == (5, 2) and np.allclose(by_run, by_mindir, atol=1e-6)
+    assert by_run.shape == (5, 2) and np.allclose(by_run, by_mindir, atol=1e-4)
 
 
 def test_predict_errors(finished, tmp_path):
@@ -197,7 +197,7 @@ def test_export_errors(tmp_path, copied):
     assert "no such run folder" in call("export", tmp_path / "nowhere").stderr
     (copied / "ckpt" / "mobilenetv2_best.ckpt").write_bytes(b"damaged")
     done = call("export", copied)
-    assert done.returncode == 2 and "not a readable MindSpore CKPT" in done.stderr
+    assert done.returncode == 2 and "not readable as weights" in done.stderr
 
 
 def test_features_in_bf16_may_move_what_was_evaluated_but_not_the_export():
