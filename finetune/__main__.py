@@ -82,6 +82,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add_settings(command, RUN_FLAGS + DEVICE_FLAGS)
     command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of all variants")
 
+    help_text = "what the features say of the data and of the number; two runs: is their difference more than chance"
+    command = verbs.add_parser("insight", help=help_text, description=help_text)
+    command.add_argument("given", nargs="*", metavar="RECIPE | RUN | RUN_A RUN_B", help="settings, or run folders")
+    add_settings(command, RUN_FLAGS + FEATURE_FLAGS + DEVICE_FLAGS)
+    command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting")
+
     command = verbs.add_parser("shift", help="accuracy of networks from scratch on shifted pictures: a curve a run")
     command.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="run folders")
     command.add_argument("--pixels", type=int, default=4, help="the largest shift (4)")
@@ -164,6 +170,16 @@ def act(parsed: argparse.Namespace) -> None:
         compare(parsed.config, parsed.vary, [int(seed) for seed in parsed.seeds.split(",")], settings_of(parsed))
         return
 
+    if parsed.verb == "insight":
+        recipe, folder = what_to_look_at(parsed.given)
+        if len(parsed.given) == 2:
+            from finetune.insight import two_runs
+
+            print(two_runs.in_words(*map(Path, parsed.given)))
+            return
+        work(parsed, load_config(recipe, settings_of(parsed)), [folder])
+        return
+
     config = load_config(getattr(parsed, "config", None), settings_of(parsed))
     if parsed.verb == "checks":
         from finetune import checks
@@ -177,8 +193,8 @@ def act(parsed: argparse.Namespace) -> None:
         work(parsed, config, others)
 
 
-def work(parsed: argparse.Namespace, config: Config, others: list[Ahead]) -> None:
-    """The verbs that need the device."""
+def work(parsed: argparse.Namespace, config: Config, others: list[Ahead | Path | None]) -> None:
+    """The verbs that need the device; `others` is what they get beside it."""
     from finetune.device import init_device
 
     device = init_device(config.platform, config.device_id, config.threads, config.seed)
@@ -195,7 +211,19 @@ def work(parsed: argparse.Namespace, config: Config, others: list[Ahead]) -> Non
 
     from finetune import run
 
-    {"run": run.run, "train": run.train, "features": run.features}[parsed.verb](config, device, *others)
+    {"run": run.run, "train": run.train, "features": run.features, "insight": run.insight}[parsed.verb](
+        config, device, *others
+    )
+
+
+def what_to_look_at(given: list[str]) -> tuple[str | None, Path | None]:
+    """(the recipe, the run folder) of `insight`'s words: of a run folder both, of a recipe only the first."""
+    if len(given) > 2:
+        raise InputError(f"insight: {len(given)} words; give a recipe, a run folder, or two run folders to compare.")
+    folder = Path(given[0]) if given and Path(given[0]).is_dir() else None
+    if folder and not (folder / "config.yaml").is_file():
+        raise InputError(f"{folder}: no run folder. Pictures are given by --dataset_path {folder}.")
+    return (str(folder / "config.yaml") if folder else given[0] if given else None), folder
 
 
 def explain(error: OSError | MemoryError) -> str:

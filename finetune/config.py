@@ -82,6 +82,14 @@ class ExportConfig:
 
 
 @dataclass(frozen=True)
+class InsightConfig:
+    """What is found out of the data and of the number beside a run; heads are linear, on the cached features."""
+
+    folds: int = 5  # 0: no insight
+    seeds: int = 3  # how often the folds are dealt anew
+
+
+@dataclass(frozen=True)
 class Config:
     name: Optional[str] = None  # of the run folder; the data set's name if not given
     runs_dir: str = "runs"
@@ -96,6 +104,7 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    insight: InsightConfig = field(default_factory=InsightConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
 
 
@@ -149,6 +158,8 @@ BOUNDS = {
     "train.label_smoothing": (0, 0.9),
     "train.patience": (0, None),
     "train.calibration_folds": (0, 20),
+    "insight.folds": (0, 20),
+    "insight.seeds": (1, 100),
 }
 
 

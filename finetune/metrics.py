@@ -76,3 +76,11 @@ def nearest_class_mean(train_x: np.ndarray, train_y: np.ndarray, x: np.ndarray, 
     means = np.stack([train_x[train_y == label].mean(0) for label in range(train_y.max() + 1)])  # (C, D)
     distances = (means**2).sum(1) - 2 * x @ means.T  # squared, less a term that is the same for all classes
     return accuracy_with_interval(distances.argmin(1), y)
+
+
+def mcnemar_exact(only_first: int, only_second: int) -> float:
+    """Two-sided p of McNemar's exact test (1947): how often chance alone gives so unequal a share, or one more so, of
+    the rows that only one of two classifiers gets right. 1 where there are none."""
+    count = only_first + only_second
+    tail = sum(math.comb(count, k) for k in range(min(only_first, only_second) + 1))
+    return min(1.0, 2 * tail / 2**count) if count else 1.0

@@ -30,12 +30,15 @@ from finetune.evaluation.summary import no_better_than, summary
 from finetune.features.cache import Features, extract, write_views
 from finetune.features.engines.choose import choose_engine
 from finetune.features.usable import Findings, draw_split, shortened, usable_split
+from finetune.insight.study import rows_of, study
 from finetune.metrics import majority_class, nearest_class_mean
 from finetune.trained import save_from_scratch, save_trained
 from finetune.training.networks import Head
 from finetune.training.scratch import make_network, normalise_pixels, read_pixels, write_pictures
 from finetune.training.trainer import Trainer
 from pretrained.weights import Backbone, load_backbone
+
+INSIGHT_ROWS = 5_000  # of a run that waits for insight; more are looked at when asked
 
 log = logging.getLogger("finetune")
 
@@ -140,15 +143,59 @@ def learn(config: Config, device: Device, reporter: Ahead, *others: Ahead) -> tu
         "seconds": clock.seconds,
     }
     write_json(folder / "metrics.json", numbers)
-    for command in (reporter, *others):
+    for command in others:
         command.tell(folder)
+    again = []
+    if backbone and config.insight.folds and not look_closer(config, dataset, found, split, folder):
+        again.append(f"python -m finetune insight {quoted(folder)}")
+    reporter.tell(folder)
     log.info(summary(numbers))
     if better := no_better_than(numbers):
         log.warning(better)
     if not reporter.done():
-        return folder, [f"python -m finetune report {quoted(folder)}"]
+        return folder, [*again, f"python -m finetune report {quoted(folder)}"]
     log.info("report: %s", folder / "report.html")
-    return folder, []
+    return folder, again
+
+
+def look_closer(config: Config, dataset: Dataset, found: Features, split: Split, folder: Path) -> bool:
+    """Insight beside a run, of sets that take seconds. Whether it came of it; the run is complete without."""
+    if len(dataset) > INSIGHT_ROWS:
+        log.info(
+            "insight: of %d pictures it takes a while: python -m finetune insight %s", len(dataset), quoted(folder)
+        )
+        return True
+    try:
+        study(rows_of(dataset, found, split), config, folder)
+    except Exception as error:  # a by-product never costs the product
+        log.warning("insight: failed (%s: %s)", type(error).__name__, error)
+        return False
+    return True
+
+
+def insight(config: Config, device: Device, folder: Path | None) -> Path:
+    """Insight alone, into the folder of a finished run, whose report is written anew, or into a folder of its own.
+
+    Raises:
+        InputError: there is no backbone.
+    """
+    dataset, backbone = load_inputs(config)
+    if backbone is None:
+        raise InputError("insight: model.backbone is null; it looks at the features of a backbone.")
+    new = folder is None
+    folder = run_folder.create(config, f"{dataset.name}_insight") if new else folder
+    if new:
+        run_folder.log_to(folder)
+    log_inputs(device, dataset, backbone)
+    found = extract(dataset.paths, backbone, choose_engine(backbone, device, config), config.cache_dir, device.threads)
+    split, _ = usable_split(dataset, found, config)
+    study(rows_of(dataset, found, split), config, folder)
+    if not new:
+        from finetune.evaluation import report
+
+        report.write(folder)
+    log.info("insight: %s", folder / "insight")
+    return folder
 
 
 def on_backbone(
