@@ -33,6 +33,8 @@ RUN_FLAGS = (
         "folder of pictures: <root>/{train,eval}/<class>/* or <root>/<class>/*; or a name, as mnist",
     ),
     (("--pretrain_ckpt", "--weights"), "model.pretrain_ckpt", "MobileNetV2 weights, a MindSpore CKPT"),
+    (("--group_by",), "data.group_by", "one side of the split a group: folder, prefix, exif, duplicates, FILE.csv"),
+    (("--exclude",), "data.exclude", "leave out the pictures that this file names: CSV with a column path, or lines"),
     (("--epochs",), "train.epochs", "passes over the training rows"),
     (("--batch_size",), "train.batch_size", "rows a step; default: 64, or fewer so that an epoch has 20 steps"),
     (("--seed",), "seed", "one seed, one result"),

@@ -20,6 +20,8 @@ class DataConfig:
     valid_fraction: float = 0.1  # of the training rows, to choose the best epoch
     eval_fraction: float = 0.2  # of all rows, where the folder has no evaluation part
     rotation: Optional[int] = None  # of each class one picture evaluates and the next validates, counted from this
+    group_by: Optional[str] = None  # one side of the split a group: folder, prefix, exif, duplicates, or a CSV file
+    exclude: Optional[str] = None  # a file that names pictures to leave out: CSV with a column path, or a name a line
     views: bool = True  # write <dataset>/features/{train,eval}_{feature,label}.npy
 
 

@@ -5,8 +5,8 @@ folds. The seeds deal the same N rows: they take away the chance of the deal, ne
 Wilson's for the mean accuracy and N (k - 1) / k rows, as many as train a head: with all N it holds the truth too
 seldom, because such heads are a little worse than one of all rows, and the corrected resampled t of Nadeau & Bengio
 ("Inference for the generalization error", 2003) is wider, and of no width where all folds are right. The figures are
-those of `python -m benchmarks.coverage`. Where rows hang together in groups, they are divided by what the groups add to
-the variance (Kish's design effect).
+those of `python -m benchmarks.insight.coverage`. Where rows hang together in groups, they are divided by what groups
+add to the variance (Kish's design effect).
 """
 
 from __future__ import annotations

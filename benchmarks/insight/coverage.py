@@ -1,7 +1,7 @@
 """Does the interval of k-fold x seeds hold what it says? Over many subsamples of a large set, how often it holds the
 accuracy on the rest of a head that was trained on the whole subsample.
 
-    python -m benchmarks.coverage [--sizes 200 500] [--subsamples 200] [--dataset_path mnist]
+    python -m benchmarks.insight.coverage [--sizes 200 500] [--subsamples 200] [--dataset_path mnist]
 
 Features are pixels: 20,000 pictures of the set. Beside the interval of insight stand Wilson's for all rows and the
 corrected resampled t of Nadeau & Bengio (2003), with their mean half widths in points.
