@@ -29,7 +29,7 @@ from finetune.evaluation.evaluate import evaluate, write_predictions
 from finetune.evaluation.summary import no_better_than, summary
 from finetune.features.cache import Features, extract, write_views
 from finetune.features.engines.choose import choose_engine
-from finetune.features.usable import Findings, draw_split, shortened, usable_split
+from finetune.features.usable import Findings, draw_split, grouped, shortened, usable_split
 from finetune.insight.study import rows_of, study
 from finetune.metrics import majority_class, nearest_class_mean
 from finetune.trained import save_from_scratch, save_trained
@@ -166,7 +166,7 @@ def look_closer(config: Config, dataset: Dataset, found: Features, split: Split,
         )
         return True
     try:
-        study(rows_of(dataset, found, split), config, folder)
+        study(rows_of(dataset, found, split, grouped(dataset, config, found)), config, folder)
     except Exception as error:  # a by-product never costs the product
         log.warning("insight: failed (%s: %s)", type(error).__name__, error)
         return False
@@ -189,7 +189,7 @@ def insight(config: Config, device: Device, folder: Path | None) -> Path:
     log_inputs(device, dataset, backbone)
     found = extract(dataset.paths, backbone, choose_engine(backbone, device, config), config.cache_dir, device.threads)
     split, _ = usable_split(dataset, found, config)
-    study(rows_of(dataset, found, split), config, folder)
+    study(rows_of(dataset, found, split, grouped(dataset, config, found)), config, folder)
     if not new:
         from finetune.evaluation import report
 

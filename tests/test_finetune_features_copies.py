@@ -43,7 +43,7 @@ def test_pixels_decide(photographs, name):
 
 def test_features_propose():
     rng = np.random.default_rng(0)
-    features = rng.normal(size=(2500, 64)).astype(np.float32)
+    features = rng.normal(size=(2500, 256)).astype(np.float32)
     features[2400] = 3 * features[7] + 0.1 * features[8]
     assert alike(features) == [(7, 2400)]
     assert alike(features[:1]) == []
