@@ -3,7 +3,7 @@
 Northcutt, Jiang & Chuang, "Confident learning: estimating uncertainty in dataset labels", 2021: a class's threshold is
 the mean probability that the pictures labelled so have for it; a picture is a suspect where another class reaches its
 own threshold, and does so with the highest probability. All pictures are ranked by the probability of their label, the
-lowest first; the paper's package `cleanlab` does the same in many more lines. The heads are stiffer than those of a run,
+lowest first; the paper's package `cleanlab` does so in many more lines. The heads are stiffer than those of a run,
 so that they learn fewer wrong labels by heart (`python -m benchmarks.insight.labels`).
 """
 

@@ -20,6 +20,8 @@ def html_of(found: dict, paths: Mapping[str, Path]) -> str:
         pieces.append(number(found["number"]))
     if found["labels"]:
         pieces.append(labels(found["labels"], paths))
+    if found["curve"]:
+        pieces.append(curve(found["curve"]))
     pieces.append(copies(found["copies"]))
     return "".join(pieces)
 
@@ -45,6 +47,15 @@ def labels(found: dict, paths: Mapping[str, Path]) -> str:
     shown = found["first"][: found["suspects"]]
     pictures = ((paths[name], (f"{label}? {better}", name)) for name, label, better in shown)
     return f"<h3>Labels</h3><p>{text}</p>{sheet.sheet(pictures)}"
+
+
+def curve(found: dict) -> str:
+    sizes, accuracies = found["sizes"], found["accuracies"]
+    rows = [(str(size), percent(accuracy)) for size, accuracy in zip(sizes, accuracies)]
+    words = found["words"]
+    return (
+        f"<h3>More pictures?</h3><p>{words[0].upper()}{words[1:]}.</p>{table(rows, ('training pictures', 'accuracy'))}"
+    )
 
 
 def copies(found: dict) -> str:

@@ -20,6 +20,7 @@ from finetune.config import Config
 from finetune.evaluation.significance import read_right
 from finetune.features.cache import Features
 from finetune.insight import copies, section, sheet
+from finetune.insight.curve import learning_curve
 from finetune.insight.folds import cross_validate
 from finetune.insight.labels import SEEDS, STIFFER, Ranked, doubtful
 
@@ -62,7 +63,7 @@ def study(rows: Rows, config: Config, run: Path) -> dict:
     started = time.perf_counter()
     folder = run / FOLDER
     folder.mkdir(exist_ok=True)
-    found: dict = {"pictures": len(rows.y), "number": None, "labels": None}
+    found: dict = {"pictures": len(rows.y), "number": None, "labels": None, "curve": None}
     settings = config.insight
     those, deal = (rows.x, rows.y, len(rows.classes)), (rows.groups, config.seed)
     judged = cross_validate(*those, config.train.l2, settings.folds, settings.seeds, *deal)
@@ -74,6 +75,9 @@ def study(rows: Rows, config: Config, run: Path) -> dict:
         log.info("insight: %s", number.in_words())
         _, probabilities = cross_validate(*those, STIFFER * config.train.l2, settings.folds, SEEDS, *deal)
         found["labels"] = look_at_labels(rows, doubtful(probabilities, rows.y), folder)
+    if curve := learning_curve(*those, config.train.l2, config.seed):
+        found["curve"] = {**curve.to_dict(), "words": curve.in_words()}
+        log.info("insight: %s", curve.in_words())
     found["copies"] = look_for_copies(rows, run)
     write_json(folder / "insight.json", found)
     write_text(folder / section.FILE, section.html_of(found, dict(zip(rows.names, rows.paths))))
