@@ -20,7 +20,7 @@ from finetune.insight.heads import LinearHead
 from finetune.insight.labels import SEEDS, STIFFER, doubtful
 
 FLIPPED, LOOKED_AT = 0.05, 0.1  # shares of the training rows
-TIMES = 5
+TIMES = 3
 
 
 def main() -> None:
