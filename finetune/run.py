@@ -38,7 +38,7 @@ from finetune.training.scratch import make_network, normalise_pixels, read_pixel
 from finetune.training.trainer import Trainer
 from pretrained.weights import Backbone, load_backbone
 
-INSIGHT_ROWS = 5_000  # of a run that waits for insight; more are looked at when asked
+INSIGHT_ROWS = 2_000  # of a run that waits for insight; more are looked at when asked
 
 log = logging.getLogger("finetune")
 
