@@ -21,6 +21,7 @@ def make_split(
     rotation: int | None = None,
     readable: np.ndarray | None = None,
     keys: Sequence[bytes] | None = None,
+    groups: np.ndarray | None = None,
 ) -> Split:
     """The published split where there is one; what is missing is drawn among the readable, stratified by class.
 
@@ -32,22 +33,33 @@ def make_split(
         readable: bool (N,); None: all are.
         keys: N digests of the pictures. With them the content decides which are held out, see `_held_by_content`;
             without, the row does.
+        groups: int (N,), see data.group_by: those of one group are on one side. Of a published split, what trains
+            is left out where its group evaluates.
 
     Raises:
         InputError: a class has too few pictures to have one on each side.
     """
     if rotation is not None:
         return rotate(dataset, rotation, readable)
+
+    def hold_out(rows: np.ndarray, fraction: float, purpose: str) -> tuple[np.ndarray, np.ndarray]:
+        if groups is not None:
+            return _hold_out_groups(dataset, rows, fraction, seed, purpose, groups)
+        return _hold_out(dataset, rows, fraction, seed, purpose, keys)
+
     rows = np.arange(len(dataset)) if readable is None else np.flatnonzero(readable)
     if dataset.parts is None:
-        train, evaluation = _hold_out(dataset, rows, eval_fraction, seed, "evaluation", keys)
+        train, evaluation = hold_out(rows, eval_fraction, "evaluation")
         valid = rows[:0]
     else:
         parts = np.array(dataset.parts)[rows]
         train, valid, evaluation = (rows[parts == part] for part in PARTS)
+        if groups is not None:
+            valid = valid[~np.isin(groups[valid], groups[evaluation])]
+            train = train[~np.isin(groups[train], groups[np.concatenate([valid, evaluation])])]
     smallest_class = np.bincount(dataset.labels[train], minlength=len(dataset.classes)).min()
     if not len(valid) and valid_fraction and smallest_class >= 2:
-        train, valid = _hold_out(dataset, train, valid_fraction, seed, "validation", keys)
+        train, valid = hold_out(train, valid_fraction, "validation")
     return Split(train, valid, evaluation)
 
 
@@ -103,6 +115,35 @@ def _hold_out(
                 )
     held = np.sort(np.concatenate(held))
     return np.setdiff1d(rows, held), held
+
+
+def _hold_out_groups(
+    dataset: Dataset, rows: np.ndarray, fraction: float, seed: int, purpose: str, groups: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(kept, held) rows: whole groups in random order, until of each class about `fraction` is held.
+
+    Raises:
+        InputError: a class is one group, so that none of it can be held out for evaluation.
+    """
+    names, group = np.unique(groups[rows], return_inverse=True)
+    counts = np.zeros((len(names), len(dataset.classes)), int)
+    np.add.at(counts, (group, dataset.labels[rows]), 1)
+    kept, held = counts.sum(0), np.zeros(len(dataset.classes), int)
+    wanted = np.maximum(1, np.round(fraction * kept))
+    taken = np.zeros(len(names), bool)
+    for one in np.random.default_rng(seed).permutation(len(names)):
+        its = counts[one] > 0
+        lacking = (held < wanted)[its].all()
+        if lacking and (kept - counts[one])[its].min() > 0:
+            taken[one] = True
+            kept, held = kept - counts[one], held + counts[one]
+    if purpose == "evaluation" and not held.all():
+        name = dataset.classes[int(np.flatnonzero(held == 0)[0])]
+        raise InputError(
+            f"{dataset.root}: by data.group_by the class {name!r} has no group that can be held out for {purpose}: its "
+            "pictures are one group, or hang together with other classes. Group them more finely, or add pictures."
+        )
+    return rows[~taken[group]], rows[taken[group]]
 
 
 def labels_of_keys(dataset: Dataset, rows: np.ndarray, keys: Sequence[bytes]) -> dict[bytes, set[int]]:

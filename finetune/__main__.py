@@ -33,6 +33,8 @@ RUN_FLAGS = (
         "folder of pictures: <root>/{train,eval}/<class>/* or <root>/<class>/*; or a name, as mnist",
     ),
     (("--pretrain_ckpt", "--weights"), "model.pretrain_ckpt", "MobileNetV2 weights, a MindSpore CKPT"),
+    (("--group_by",), "data.group_by", "one side of the split a group: folder, prefix, exif, duplicates, FILE.csv"),
+    (("--exclude",), "data.exclude", "leave out the pictures that this file names: CSV with a column path, or lines"),
     (("--epochs",), "train.epochs", "passes over the training rows"),
     (("--batch_size",), "train.batch_size", "rows a step; default: 64, or fewer so that an epoch has 20 steps"),
     (("--seed",), "seed", "one seed, one result"),
@@ -82,6 +84,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     command.add_argument("--seeds", default="1", metavar="SEED,SEED", help="the same for all variants (1)")
     add_settings(command, RUN_FLAGS + DEVICE_FLAGS)
     command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of all variants")
+
+    help_text = "what the features say of the data and of the number; two runs: is their difference more than chance"
+    command = verbs.add_parser("insight", help=help_text, description=help_text)
+    command.add_argument("given", nargs="*", metavar="RECIPE | RUN | RUN_A RUN_B", help="settings, or run folders")
+    add_settings(command, RUN_FLAGS + FEATURE_FLAGS + DEVICE_FLAGS)
+    command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting")
 
     command = verbs.add_parser("shift", help="accuracy of networks from scratch on shifted pictures: a curve a run")
     command.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="run folders")
@@ -181,6 +189,16 @@ def act(parsed: argparse.Namespace) -> None:
         compare(parsed.config, parsed.vary, [int(seed) for seed in parsed.seeds.split(",")], settings_of(parsed))
         return
 
+    if parsed.verb == "insight":
+        recipe, folder = what_to_look_at(parsed.given)
+        if len(parsed.given) == 2:
+            from finetune.insight import two_runs
+
+            print(two_runs.in_words(*map(Path, parsed.given)))
+            return
+        work(parsed, load_config(recipe, settings_of(parsed)), [folder])
+        return
+
     config = load_config(recipe_of(parsed), settings_of(parsed))
     if parsed.verb == "checks":
         from finetune import checks
@@ -194,8 +212,8 @@ def act(parsed: argparse.Namespace) -> None:
         work(parsed, config, others)
 
 
-def work(parsed: argparse.Namespace, config: Config, others: list[Ahead]) -> None:
-    """The verbs that need the device."""
+def work(parsed: argparse.Namespace, config: Config, others: list[Ahead | Path | None]) -> None:
+    """The verbs that need the device; `others` is what they get beside it."""
     from finetune.device import init_device
 
     device = init_device(config.platform, config.device_id, config.threads, config.seed)
@@ -211,8 +229,21 @@ def work(parsed: argparse.Namespace, config: Config, others: list[Ahead]) -> Non
         return
 
     from finetune import run
+    from finetune.insight import look
 
-    {"run": run.run, "train": run.train, "features": run.features}[parsed.verb](config, device, *others)
+    {"run": run.run, "train": run.train, "features": run.features, "insight": look.alone}[parsed.verb](
+        config, device, *others
+    )
+
+
+def what_to_look_at(given: list[str]) -> tuple[str | None, Path | None]:
+    """(the recipe, the run folder) of `insight`'s words: of a run folder both, of a recipe only the first."""
+    if len(given) > 2:
+        raise InputError(f"insight: {len(given)} words; give a recipe, a run folder, or two run folders to compare.")
+    folder = Path(given[0]) if given and Path(given[0]).is_dir() else None
+    if folder and not (folder / "config.yaml").is_file():
+        raise InputError(f"{folder}: no run folder. Pictures are given by --dataset_path {folder}.")
+    return (str(folder / "config.yaml") if folder else given[0] if given else None), folder
 
 
 def explain(error: OSError | MemoryError) -> str:

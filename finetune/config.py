@@ -31,6 +31,8 @@ class DataConfig:
     valid_fraction: float = 0.1  # of the training rows, to choose the best epoch
     eval_fraction: float = 0.2  # of all rows, where the folder has no evaluation part
     rotation: Optional[int] = None  # of each class one picture evaluates and the next validates, counted from this
+    group_by: Optional[str] = None  # one side of the split a group: folder, prefix, exif, duplicates, or a CSV file
+    exclude: Optional[str] = None  # a file that names pictures to leave out: CSV with a column path, or a name a line
     views: bool = True  # write <dataset>/features/{train,eval}_{feature,label}.npy
     views_per_picture: int = 1  # of a training photograph: the plain one, and others drawn at random
     augment: ViewConfig = field(default_factory=ViewConfig)  # those others
@@ -115,6 +117,15 @@ class ExportConfig:
 
 
 @dataclass(frozen=True)
+class InsightConfig:
+    """What is found out of the data and of the number beside a run; heads are linear, on the cached features."""
+
+    in_runs: bool = False  # also beside every run, in its report
+    folds: int = 5
+    seeds: int = 3  # how often the folds are dealt anew
+
+
+@dataclass(frozen=True)
 class Config:
     name: Optional[str] = None  # of the run folder; the data set's name if not given
     runs_dir: str = "runs"
@@ -129,6 +140,7 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    insight: InsightConfig = field(default_factory=InsightConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
 
 
@@ -194,6 +206,8 @@ BOUNDS = {
     "train.tail.warmup": (0, 0.9),
     "train.tail.weight_decay": (0, None),
     "train.tail.label_smoothing": (0, 0.9),
+    "insight.folds": (2, 20),
+    "insight.seeds": (1, 100),
 }
 
 

@@ -78,12 +78,14 @@ def nearest_class_mean(train_x: np.ndarray, train_y: np.ndarray, x: np.ndarray, 
     return accuracy_with_interval(distances.argmin(1), y)
 
 
-def mcnemar_exact(a: np.ndarray, b: np.ndarray) -> float:
-    """p of McNemar's exact test that two classifiers are right equally often; bool (N,) each, whether it was right.
+def mcnemar_exact(only_first: int, only_second: int) -> float:
+    """Two-sided p of McNemar's exact test (1947): how often chance alone gives so unequal a share, or one more so, of
+    the rows that only one of two classifiers gets right. 1 where there are none."""
+    count = only_first + only_second
+    tail = sum(math.comb(count, k) for k in range(min(only_first, only_second) + 1))
+    return min(1.0, 2 * tail / 2**count) if count else 1.0
 
-    Only rows on which one is right and the other wrong count: a fair coin for each (McNemar, 1947).
-    """
-    a_only, b_only = int((a & ~b).sum()), int((b & ~a).sum())
-    count = a_only + b_only
-    tail = sum(math.comb(count, k) for k in range(min(a_only, b_only) + 1))
-    return min(1.0, 2 * tail / 2**count)
+
+def mcnemar(a: np.ndarray, b: np.ndarray) -> float:
+    """The same p of two classifiers; bool (N,) each, whether it was right."""
+    return mcnemar_exact(int((a & ~b).sum()), int((b & ~a).sum()))

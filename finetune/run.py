@@ -19,12 +19,10 @@ import numpy as np
 
 from datasets.base import Dataset, InputError, MachineFault, Split
 from datasets.files import write_csv, write_json
-from datasets.listing import passed_over_lines
-from datasets.load import load
 from datasets.split import write_split
 from finetune import run_folder
 from finetune.ahead import Ahead
-from finetune.blocks import cut_rows, fine_tune, time_needed, views_of
+from finetune.blocks import cut_rows, fine_tune, views_of
 from finetune.config import Config
 from finetune.device import Device
 from finetune.evaluation.calibrate import calibrate, in_words
@@ -32,14 +30,16 @@ from finetune.evaluation.evaluate import Evaluation, evaluate, write_predictions
 from finetune.evaluation.summary import no_better_than, summary
 from finetune.features.cache import Features, extract, write_views
 from finetune.features.engines.choose import choose_engine
-from finetune.features.usable import Findings, draw_split, shortened, usable_split
-from finetune.metrics import majority_class, mcnemar_exact, nearest_class_mean
+from finetune.features.usable import Findings, usable_split
+from finetune.inputs import load_inputs, log_inputs
+from finetune.insight.look import beside_a_run
+from finetune.metrics import majority_class, mcnemar, nearest_class_mean
 from finetune.trained import save_from_scratch, save_trained
 from finetune.training.networks import Head
 from finetune.training.predictor import Predictor
 from finetune.training.scratch import make_network, normalise_pixels, read_pixels, write_pictures
 from finetune.training.trainer import Trainer
-from pretrained.weights import Backbone, load_backbone
+from pretrained.weights import Backbone
 
 log = logging.getLogger("finetune")
 
@@ -153,15 +153,19 @@ def learn(config: Config, device: Device, reporter: Ahead, *others: Ahead) -> tu
         "seconds": clock.seconds,
     }
     write_json(folder / "metrics.json", numbers)
-    for command in (reporter, *others):
+    for command in others:
         command.tell(folder)
+    again = []
+    if backbone and not beside_a_run(config, dataset, found, split, folder):
+        again.append(f"python -m finetune insight {quoted(folder)}")
+    reporter.tell(folder)
     log.info(summary(numbers))
     if better := no_better_than(numbers):
         log.warning(better)
     if not reporter.done():
-        return folder, [f"python -m finetune report {quoted(folder)}"]
+        return folder, [*again, f"python -m finetune report {quoted(folder)}"]
     log.info("report: %s", folder / "report.html")
-    return folder, []
+    return folder, again
 
 
 def against_linear(linear: Evaluation | None, after: Evaluation, y: np.ndarray) -> dict:
@@ -169,7 +173,7 @@ def against_linear(linear: Evaluation | None, after: Evaluation, y: np.ndarray) 
     if linear is None:
         return {}
     right = [one.probabilities.argmax(1) == y for one in (after, linear)]
-    return {"linear_head": linear.metrics, "mcnemar_p": mcnemar_exact(*right)}
+    return {"linear_head": linear.metrics, "mcnemar_p": mcnemar(*right)}
 
 
 def on_backbone(
@@ -232,47 +236,6 @@ def features(config: Config, device: Device) -> None:
         cut_rows(config, device, dataset, backbone, split)
     if config.data.views:
         write_views(dataset, found, split)
-
-
-def load_inputs(config: Config) -> tuple[Dataset, Backbone | None]:
-    """Check what was given before anything is written.
-
-    Raises:
-        InputError: something is missing or cannot be used.
-    """
-    dataset = load(config.data.dataset_path, config.cache_dir)
-    draw_split(dataset, config)  # whether it can be: the pictures that are damaged are not known yet
-    if not config.model.backbone:
-        if config.model.cut is not None:
-            raise InputError(
-                f"model.train_from {config.model.train_from}: a block of a backbone, and model.backbone is null. "
-                "Leave model.train_from out: the whole network is trained."
-            )
-        return dataset, None
-    if dataset.paths is None:
-        raise InputError(
-            f"{dataset.name}: arrays of pixels; a backbone wants pictures in folders. Use a recipe without a backbone "
-            "(finetune/configs), or give --dataset_path a folder of pictures."
-        )
-    return dataset, load_backbone(config.model.pretrain_ckpt)
-
-
-def log_inputs(config: Config, device: Device, dataset: Dataset, backbone: Backbone | None) -> None:
-    log.info("device: %s, %d threads; kernel guard %s", device.platform, device.threads, device.kernel_guard)
-    log.info(
-        "pictures: %s, %d in %d classes (%s)",
-        dataset.root,
-        len(dataset),
-        len(dataset.classes),
-        ", ".join(dataset.classes),
-    )
-    for line in (*dataset.notes, *shortened(passed_over_lines(dataset.passed_over))):
-        log.info(line)
-    if backbone:
-        log.info("weights: %s: %s", backbone.path, backbone.found_as)
-        log.info("facts: %s", backbone.facts_from)
-    if config.model.cut is not None:
-        log.info(time_needed(config, backbone, dataset, device.threads))
 
 
 class Clock:

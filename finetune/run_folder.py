@@ -1,7 +1,7 @@
 """The folder of one run: numbered when it exists, and everything in it as plain files.
 
 config.yaml, split.json, environment.json, log.txt, results.csv, metrics.json, predictions.csv,
-ckpt/, figures/*.png, report.html, export/. It is all that `export` gets to see of a run.
+ckpt/, figures/*.png, insight/, report.html, export/. It is all that `export` gets to see of a run.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from finetune.device import Device
 PACKAGES = ("mindspore", "numpy", "pillow", "matplotlib", "openvino")
 
 PICTURES = Path("pictures", "eval.npy")  # of data sets that are no files
+
+INSIGHT_SECTION = Path("insight", "section.html")  # what the report shows of it
 
 NAME_BYTES = 200  # of a run folder, for the disks that allow 255, with room for a number
 

@@ -162,7 +162,7 @@ def bad_inputs(place, pictures, backbone):
         "one class": (["--dataset_path", one_class], "one class only"),
         "damaged class": (["--dataset_path", damaged], "no picture of the class 'red' in the train part"),
         "no ckpt": (["--pretrain_ckpt", place / "nothing.ckpt"], "no such file"),
-        "broken ckpt": (["--pretrain_ckpt", place / "broken.ckpt"], "not a readable MindSpore CKPT"),
+        "broken ckpt": (["--pretrain_ckpt", place / "broken.ckpt"], "not readable as weights"),
         "unknown key": (["--set", "train.epoch=3"], "Did you mean 'train.epochs'"),
         "no value": (["--set", "train.epochs"], "expected KEY=VALUE"),
         "runs_dir": (["--runs_dir", place / "file"], "Choose another place with --runs_dir"),

@@ -9,6 +9,7 @@ already is not repeated.
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import numpy as np
 from datasets.base import InputError
 from datasets.files import write_csv
 from finetune.config import load_config
+from finetune.evaluation.significance import difference, read_right
 
 TABLE, FIGURE = "comparison.csv", "comparison.png"
 
@@ -43,6 +45,8 @@ def compare(recipe: str, vary: str, seeds: list[int], flags: dict[str, str]) -> 
     write_csv(folder / TABLE, rows)
     draw(found, key, folder / FIGURE)
     print(in_words(rows))
+    for line in pairs_in_words(found):
+        print(line)
     print(f"table: {folder / TABLE}\nfigure: {folder / FIGURE}")
     return folder
 
@@ -80,6 +84,15 @@ def in_words(rows: list[dict]) -> str:
     widths = {name: max(len(name), *(len(str(row[name])) for row in rows)) for name in rows[0]}
     lines = [{name: name for name in rows[0]}, *rows]
     return "\n".join("  ".join(f"{line[name]!s:>{width}}" for name, width in widths.items()) for line in lines)
+
+
+def pairs_in_words(found: dict[str, list[Path]]) -> list[str]:
+    """Of each pair of variants, whether they differ by more than chance on the pictures that both evaluated."""
+    right = {value: [read_right(run) for run in runs] for value, runs in found.items()}
+    return [
+        f"{one} and {other}: {difference(right[one], right[other]).in_words(one, other)}"
+        for one, other in itertools.combinations(right, 2)
+    ]
 
 
 def draw(found: dict[str, list[Path]], key: str, path: Path) -> None:

@@ -24,7 +24,7 @@ from datasets.decoding.formats import DamagedPicture
 from datasets.decoding.values import to_rgb
 from datasets.files import read_csv, replace_file, write_text
 from finetune.evaluation.summary import fresh, learnt, rows_of
-from finetune.run_folder import again, evaluation_pictures, read_json
+from finetune.run_folder import INSIGHT_SECTION, again, evaluation_pictures, read_json
 
 GRID_PICTURES = 8
 GRID_SEED = 0
@@ -162,23 +162,16 @@ def draw_confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     ticks = range(len(classes))
-    axis.set_xticks(
-        ticks, classes, rotation=0 if len(classes) <= 3 else 45, ha="center" if len(classes) <= 3 else "right"
-    )
+    turned = {"rotation": 45, "ha": "right"} if len(classes) > 3 else {}
+    axis.set_xticks(ticks, classes, **turned)
     axis.set_yticks(ticks, classes)
     axis.set(xlabel="predicted", ylabel="true", title="Confusion, evaluation pictures")
     if len(classes) <= 30:
         for i in ticks:
             for j in ticks:
                 if counts[i, j]:
-                    axis.text(
-                        j,
-                        i,
-                        counts[i, j],
-                        ha="center",
-                        va="center",
-                        color="white" if shares[i, j] > 0.5 else "black",
-                    )
+                    colour = "white" if shares[i, j] > 0.5 else "black"
+                    axis.text(j, i, counts[i, j], ha="center", va="center", color=colour)
     figure.colorbar(image, label="share of the true class", fraction=0.046, pad=0.04)
     return figure
 
@@ -219,6 +212,7 @@ h1 { margin-bottom: 0; } .quiet { opacity: .7; margin-top: 0; }
 .numbers b { font-size: 2.4rem; display: block; line-height: 1.1; }
 table { border-collapse: collapse; margin: 1rem 0; } th, td { padding: .3rem .9rem; text-align: right; }
 th:first-child, td:first-child { text-align: left; } tr { border-bottom: 1px solid #8884; }
+td, li { overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; } img { max-width: 100%; background: white; border-radius: 6px; }
 img.row { min-width: 48rem; }
 """
@@ -252,6 +246,8 @@ def _page(run: Path, metrics: dict, figures: Sequence[str]) -> str:
         image = f'<img class="{kind}" alt="{caption}" src="data:image/png;base64,{data}">'
         sections.append(f'<h2>{caption}</h2><div class="scroll">{image}</div>')
     sections.append(_accuracy_table(metrics) + _class_table(after))
+    if (run / INSIGHT_SECTION).is_file():
+        sections.append((run / INSIGHT_SECTION).read_text(encoding="utf-8"))
     sections += [_list(title, lines) for title, lines in _findings(metrics).items() if lines]
     title = html.escape(f"{run.resolve().name}: {100 * after['accuracy']:.1f} %")
     return (

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +15,8 @@ from datasets.base import Dataset, InputError, Split
 from datasets.split import make_split
 from finetune.config import Config
 from finetune.features.cache import Features
+from finetune.features.copies import near_copies
+from finetune.features.groups import groups_of, joined
 
 LINES = 20  # of one kind in the log; metrics.json has them all
 
@@ -33,14 +37,62 @@ class Findings:
         return asdict(self)
 
 
+def grouped(dataset: Dataset, config: Config, found: Features | None) -> np.ndarray | None:
+    """int (N,): the group of each picture by data.group_by; None where nothing is grouped."""
+    kind = config.data.group_by
+    if kind is None:
+        return None
+    if config.data.rotation is not None:
+        raise InputError("data.group_by: data.rotation says already which pictures evaluate. Use one of the two.")
+    if kind != "duplicates":
+        return groups_of(dataset, kind)
+    if found is None or dataset.paths is None:  # not known before there are features
+        return None
+    rows = np.flatnonzero(found.readable)
+    first = {found.keys[row]: row for row in rows[::-1]}
+    exact = [(first[found.keys[row]], row) for row in rows]
+    unique = np.array(sorted(first.values()))
+    near = near_copies(found.rows[unique], [dataset.paths[row] for row in unique])
+    return joined(len(dataset), [*exact, *((unique[one], unique[other]) for one, other in near)])
+
+
+def excluded(dataset: Dataset, path: str | None) -> np.ndarray:
+    """bool (N,): the pictures that the file of data.exclude names.
+
+    Raises:
+        InputError: no such file, or it names what is no picture of the data set.
+    """
+    names = [dataset.picture_name(row) for row in range(len(dataset))]
+    if path is None:
+        return np.zeros(len(names), bool)
+    if not Path(path).is_file():
+        raise InputError(
+            f"data.exclude: {path}: no such file. It has a picture a line, or is a CSV with a column path."
+        )
+    lines = Path(path).read_bytes().decode("utf-8", "replace").lstrip("\ufeff").splitlines()
+    if lines and "path" in next(csv.reader(lines[:1])):
+        wanted = {row["path"] for row in csv.DictReader(lines)}
+    else:
+        wanted = {line.strip() for line in lines if line.strip()}
+    unknown = sorted(wanted - set(names))
+    if unknown:
+        raise InputError(
+            f"{path}: {unknown[0]} is no picture of {dataset.root}. Names are relative to that folder, as {names[0]}."
+        )
+    return np.isin(names, list(wanted))
+
+
 def draw_split(dataset: Dataset, config: Config, found: Features | None = None) -> Split:
     """As `make_split`; by content among the readable pictures, where it is known which they are.
 
     Rows of a data set of arrays never come or go, and keep the split that they have always had.
     """
     data, keys = config.data, found.keys if found and dataset.paths is not None else None
-    readable = found.readable if found else None
-    return make_split(dataset, data.valid_fraction, data.eval_fraction, config.seed, data.rotation, readable, keys)
+    readable = found.readable if found else np.ones(len(dataset), bool)
+    usable = readable & ~excluded(dataset, data.exclude)
+    groups = grouped(dataset, config, found)
+    fractions = data.valid_fraction, data.eval_fraction
+    return make_split(dataset, *fractions, config.seed, data.rotation, usable, keys, groups)
 
 
 def usable_split(dataset: Dataset, found: Features, config: Config) -> tuple[Split, Findings]:

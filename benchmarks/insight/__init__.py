@@ -1,0 +1,1 @@
+"""What insight promises, measured: the interval, planted copies, wrong labels."""

@@ -1,0 +1,57 @@
+"""What a command begins with: pictures and backbone, checked before anything is written, and said in the log."""
+
+from __future__ import annotations
+
+import logging
+
+from datasets.base import Dataset, InputError
+from datasets.listing import passed_over_lines
+from datasets.load import load
+from finetune.blocks import time_needed
+from finetune.config import Config
+from finetune.device import Device
+from finetune.features.usable import draw_split, shortened
+from pretrained.weights import Backbone, load_backbone
+
+log = logging.getLogger("finetune")
+
+
+def load_inputs(config: Config) -> tuple[Dataset, Backbone | None]:
+    """Check what was given before anything is written.
+
+    Raises:
+        InputError: something is missing or cannot be used.
+    """
+    dataset = load(config.data.dataset_path, config.cache_dir)
+    draw_split(dataset, config)  # whether it can be: the pictures that are damaged are not known yet
+    if not config.model.backbone:
+        if config.model.cut is not None:
+            raise InputError(
+                f"model.train_from {config.model.train_from}: a block of a backbone, and model.backbone is null. "
+                "Leave model.train_from out: the whole network is trained."
+            )
+        return dataset, None
+    if dataset.paths is None:
+        raise InputError(
+            f"{dataset.name}: arrays of pixels; a backbone wants pictures in folders. Use a recipe without a backbone "
+            "(finetune/configs), or give --dataset_path a folder of pictures."
+        )
+    return dataset, load_backbone(config.model.pretrain_ckpt)
+
+
+def log_inputs(config: Config, device: Device, dataset: Dataset, backbone: Backbone | None) -> None:
+    log.info("device: %s, %d threads; kernel guard %s", device.platform, device.threads, device.kernel_guard)
+    log.info(
+        "pictures: %s, %d in %d classes (%s)",
+        dataset.root,
+        len(dataset),
+        len(dataset.classes),
+        ", ".join(dataset.classes),
+    )
+    for line in (*dataset.notes, *shortened(passed_over_lines(dataset.passed_over))):
+        log.info(line)
+    if backbone:
+        log.info("weights: %s: %s", backbone.path, backbone.found_as)
+        log.info("facts: %s", backbone.facts_from)
+    if config.model.cut is not None:
+        log.info(time_needed(config, backbone, dataset, device.threads))

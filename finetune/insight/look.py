@@ -1,0 +1,57 @@
+"""Insight beside a run, and as a command of its own."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from pathlib import Path
+
+from datasets.base import Dataset, InputError, Split
+from finetune import run_folder
+from finetune.config import Config
+from finetune.device import Device
+from finetune.features.cache import Features, extract
+from finetune.features.engines.choose import choose_engine
+from finetune.features.usable import grouped, usable_split
+from finetune.inputs import load_inputs, log_inputs
+from finetune.insight.study import rows_of, study
+
+log = logging.getLogger("finetune")
+
+
+def beside_a_run(config: Config, dataset: Dataset, found: Features, split: Split, folder: Path) -> bool:
+    """Whether it came of it; the run is complete without."""
+    if not config.insight.in_runs:
+        log.info("how far to trust this number: python -m finetune insight %s", shlex.quote(str(folder)))
+        return True
+    try:
+        study(rows_of(dataset, found, split, grouped(dataset, config, found)), config, folder)
+    except Exception as error:  # a by-product never costs the product
+        log.warning("insight: failed (%s: %s)", type(error).__name__, error)
+        return False
+    return True
+
+
+def alone(config: Config, device: Device, folder: Path | None) -> Path:
+    """Insight alone, into the folder of a finished run, whose report is written anew, or into a folder of its own.
+
+    Raises:
+        InputError: there is no backbone.
+    """
+    dataset, backbone = load_inputs(config)
+    if backbone is None:
+        raise InputError("insight: model.backbone is null; it looks at the features of a backbone.")
+    new = folder is None
+    folder = run_folder.create(config, f"{dataset.name}_insight") if new else folder
+    if new:
+        run_folder.log_to(folder)
+    log_inputs(config, device, dataset, backbone)
+    found = extract(dataset.paths, backbone, choose_engine(backbone, device, config), config.cache_dir, device.threads)
+    split, _ = usable_split(dataset, found, config)
+    study(rows_of(dataset, found, split, grouped(dataset, config, found)), config, folder)
+    if not new:
+        from finetune.evaluation import report
+
+        report.write(folder)
+    log.info("insight: %s", folder / "insight")
+    return folder

@@ -1,0 +1,88 @@
+"""What report.html shows of insight: a piece of HTML that the report takes as it is."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from finetune.insight import sheet
+from finetune.run_folder import INSIGHT_SECTION
+
+FILE = INSIGHT_SECTION.name
+LINES = 20  # of a list
+
+
+def html_of(found: dict, paths: Mapping[str, Path]) -> str:
+    """Of what insight.json holds; `paths` are where the pictures lie, by name."""
+    pieces = [f"<style>{sheet.STYLE}</style><h2>Insight</h2>"]
+    if found["number"]:
+        pieces.append(number(found["number"]))
+    if found["labels"]:
+        pieces.append(labels(found["labels"], paths))
+    if found["curve"]:
+        pieces.append(curve(found["curve"]))
+    pieces.append(copies(found["copies"]))
+    return "".join(pieces)
+
+
+def number(found: dict) -> str:
+    folds = found["fold_accuracies"]
+    low, high = found["interval"]
+    rows = (
+        ("accuracy", percent(found["accuracy"])),
+        ("95 % interval", f"{percent(low)} to {percent(high)}"),
+        ("single folds", f"{percent(min(folds))} to {percent(max(folds))}"),
+        ("nearest class mean", percent(found["nearest_class_mean"])),
+        ("most frequent class", percent(found["majority_class"])),
+    )
+    head = f"{found['folds']} folds x {found['seeds']} seeds, {found['pictures']} pictures"
+    return f"<h3>The number</h3><p>{head}: each is judged by linear heads that have not seen it.</p>{table(rows)}"
+
+
+def labels(found: dict, paths: Mapping[str, Path]) -> str:
+    text = f"{found['suspects']} labels are worth a look; labels.csv ranks all of them, for --exclude."
+    if not found["suspects"]:
+        return f"<h3>Labels</h3><p>{text}</p>"
+    shown = found["first"][: found["suspects"]]
+    pictures = ((paths[name], (f"{label}? {better}", name)) for name, label, better in shown)
+    return f"<h3>Labels</h3><p>{text}</p>{sheet.sheet(pictures)}"
+
+
+def curve(found: dict) -> str:
+    sizes, accuracies = found["sizes"], found["accuracies"]
+    rows = [(str(size), percent(accuracy)) for size, accuracy in zip(sizes, accuracies)]
+    words = found["words"]
+    return (
+        f"<h3>More pictures?</h3><p>{words[0].upper()}{words[1:]}.</p>{table(rows, ('training pictures', 'accuracy'))}"
+    )
+
+
+def copies(found: dict) -> str:
+    pieces = [f"<h3>Copies</h3><p>{found['pairs']} pairs of exact or near copies; copies.csv has them.</p>"]
+    if found["without"]:
+        rest = found["without"]
+        pieces.append(
+            f"<p>On the {rest['pictures']} evaluation pictures without a copy elsewhere the accuracy is "
+            f"{percent(rest['accuracy'])} instead of {percent(rest['accuracy_of_all'])}.</p>"
+        )
+    for title, pairs in (
+        ("Under two labels", found["two_labels"]),
+        ("On both sides of the split", found["both_sides"]),
+    ):
+        if pairs:
+            lines = [" and ".join(pair) for pair in pairs[:LINES]]
+            lines += [f"... and {len(pairs) - LINES} more"] if len(pairs) > LINES else []
+            pieces.append(f"<h4>{title}</h4><ul>{''.join(f'<li>{html.escape(line)}</li>' for line in lines)}</ul>")
+    return "".join(pieces)
+
+
+def table(rows: Iterable[Iterable[str]], head: Iterable[str] = ()) -> str:
+    """Cells are HTML already; a wide table is scrolled sideways."""
+    lines = ["<tr>" + "".join(f"<th>{cell}" for cell in head)] if head else []
+    lines += ["<tr>" + "".join(f"<td>{cell}" for cell in row) for row in rows]
+    return f'<div class="scroll"><table>{"".join(lines)}</table></div>'
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
