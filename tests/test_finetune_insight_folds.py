@@ -1,6 +1,7 @@
 """The number, its interval and its folds; two runs compared."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -117,11 +118,15 @@ def test_two_runs_are_compared(finished):
         in_words(finished.folder, finished.folder / "nothing")
 
 
-def test_a_run_has_its_insight(finished):
-    found = json.loads((finished.folder / "insight" / "insight.json").read_text(encoding="utf-8"))
+def test_insight_of_a_run_goes_into_its_report(finished, tmp_path):
+    run = shutil.copytree(finished.folder, tmp_path / "toys")
+    assert "python -m finetune insight" in finished.stdout and not (run / "insight").exists()
+    done = call("finetune", "insight", run)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((run / "insight" / "insight.json").read_text(encoding="utf-8"))
     assert found["pictures"] == 56 and found["number"]["accuracy"] > 0.9
-    assert "5 folds x 3 seeds" in (finished.folder / "report.html").read_text(encoding="utf-8")
-    assert "5 folds x 3 seeds of 56 pictures" in finished.stdout
+    assert "5 folds x 3 seeds" in (run / "report.html").read_text(encoding="utf-8")
+    assert "5 folds x 3 seeds of 56 pictures" in done.stdout
 
 
 @pytest.mark.parametrize("words", [["insight", "a", "b", "c"], ["insight", "nothing.yaml"], ["insight", "tests"]])
