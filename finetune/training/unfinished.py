@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +56,7 @@ class Unfinished:
         return best
 
     def write(self, state: State) -> None:
-        facts = {name: value for name, value in asdict(state).items() if name not in ARRAYS}
+        facts = {field.name: getattr(state, field.name) for field in fields(state) if field.name not in ARRAYS}
         arrays = {f"{name}_{i}": one for name in ARRAYS for i, one in enumerate(getattr(state, name))}
         self.file.parent.mkdir(parents=True, exist_ok=True)
         replace_file(self.file, lambda file: np.savez(file, facts=np.array(json.dumps(facts)), **arrays))
