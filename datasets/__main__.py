@@ -45,15 +45,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def list_names(parsed: argparse.Namespace) -> int:
-    from datasets.load import DRAWN, ORL_PGM, SOURCES, places_of, sources
+    from datasets.load import DRAWN, ORL_PGM, SOURCES, found_in, sources
 
     rows = [("name", "what", "download", "licence", "here")]
     for name in (DRAWN, ORL_PGM):
         rows.append((name, (SOURCES[name].__doc__ or "").split("\n")[0], "-", "-", "-"))
     for source in sources():
-        there = next((str(place) for place in places_of([source.name], parsed.cache_dir) if place.is_dir()), "-")
+        there = str(found_in(source.name, parsed.cache_dir) or "-") if source.files else "yes"
         size = f"{source.bytes / 1e6:,.1f} MB" if source.bytes else "not stated" if source.files else "none"
-        rows.append((source.name, source.about, size, source.licence, there if source.files else "yes"))
+        rows.append((source.name, source.about, size, source.licence, there))
     print_table(rows)
     return 0
 

@@ -37,10 +37,9 @@ def load(name_or_folder: str, cache_dir: str | Path, least_classes: int = 2) -> 
         if photographs.holds(folder) and (name := folder.name) in photographs.BY_NAME:
             return photographs.load(name, folder)
     elif name_or_folder in FETCHED:
-        module = module_of(name_or_folder)
-        return module.load(find_folder(name_or_folder, module, cache_dir))
+        return module_of(name_or_folder).load(find_folder(name_or_folder, cache_dir))
     elif name_or_folder in photographs.BY_NAME:
-        return photographs.load(name_or_folder, find_folder(name_or_folder, photographs, cache_dir))
+        return photographs.load(name_or_folder, find_folder(name_or_folder, cache_dir))
     elif name_or_folder in SOURCES:
         return SOURCES[name_or_folder](cache_dir)
     return load_folder(folder, least_classes)
@@ -57,20 +56,24 @@ def module_of(name: str) -> ModuleType:
     return importlib.import_module(f"datasets.sources.{name}")
 
 
-def find_folder(name: str, module: ModuleType, cache_dir: Path) -> Path:
+def find_folder(name: str, cache_dir: Path) -> Path:
     """The first folder that holds the files of a source.
 
     Raises:
         InputError: none does.
     """
-    places = places_of([name], cache_dir)
-    for place in places:
-        if module.holds(place):
-            return place
+    if place := found_in(name, cache_dir):
+        return place
     raise InputError(
-        f"{name}: its files are not in {' or '.join(map(str, places))}. Fetch them: python -m datasets fetch {name}; "
-        f"or give their folder as --dataset_path or in the variable {FOLDER_VARIABLE}."
+        f"{name}: its files are not in {' or '.join(map(str, places_of([name], cache_dir)))}. Fetch them: "
+        f"python -m datasets fetch {name}; or give their folder as --dataset_path or in the variable {FOLDER_VARIABLE}."
     )
+
+
+def found_in(name: str, cache_dir: Path) -> Path | None:
+    """Where the files of a source lie."""
+    module = module_of(name) if name in FETCHED else photographs
+    return next((place for place in places_of([name], cache_dir) if module.holds(place)), None)
 
 
 def places_of(names: list[str], cache_dir: Path) -> list[Path]:

@@ -50,8 +50,10 @@ def files_in(folder: Path) -> list[Path]:
 
 def only_file_in(folder: Path) -> Path:
     found = files_in(folder)
-    if len(found) != 1:
-        names = ", ".join(path.name for path in found[:SHOWN]) or "none"
+    if not found:
+        raise InputError(f"{folder}: no weight file in this folder. Known are {', '.join(SUFFIXES)} and {IN_FOLDER}.")
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found[:SHOWN])
         raise InputError(f"{folder}: {len(found)} weight files ({names}). Give the one to use.")
     return found[0]
 

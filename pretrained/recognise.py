@@ -130,7 +130,6 @@ def another_network(path: Path, arrays: dict[str, np.ndarray], nearest: Scheme, 
     shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
     resnet = any("layer4." in name or "conv5_block" in name for name in names)
     what = "a ResNet" if resnet else "another network"
-    return (
-        f"{path}: these are not the weights of a MobileNetV2 but of {what}: {shown}. Nearest are the names of "
-        f"{nearest.name}, {found} of {PARAMETERS}. Known are those of {', '.join(scheme.name for scheme in SCHEMES)}."
-    )
+    known = f"Known are the names of {', '.join(scheme.name for scheme in SCHEMES)}"
+    near = f"; nearest are those of {nearest.name}, {found} of {PARAMETERS}" if found else ""
+    return f"{path}: these are not the weights of a MobileNetV2 but of {what}: {shown}. {known}{near}."

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 
 from datasets.decoding.decode import Decoded
-from datasets.image import ImageSpec, fitted
+from datasets.image import RESAMPLING, ImageSpec, fitted
 from finetune.config import ViewConfig
 
 ASPECT = 4 / 3  # a window is at most so much wider or higher than the plain view
@@ -51,7 +51,7 @@ def draw(decoded: Decoded, spec: ImageSpec, config: ViewConfig, rng: np.random.G
     """Random resized crop (Szegedy et al., 2015), mirror, colour, blur; of a picture in RGB."""
     height, width = spec.size
     window = random_window(decoded, spec, config.crop, rng)
-    picture = decoded.picture.resize((width, height), Image.Resampling.BILINEAR, window)
+    picture = decoded.picture.resize((width, height), RESAMPLING[spec.interpolation], window)
     if rng.random() < 0.5 and config.flip:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     for enhancer in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
