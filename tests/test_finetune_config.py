@@ -71,13 +71,8 @@ def test_an_empty_recipe_or_section_is_the_defaults(tmp_path):
 def test_every_recipe_loads_and_opens_with_its_command_and_result(path):
     assert load_config(str(path)).train.epochs > 0
     head = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
-<<<<<<< HEAD
-    commands = (f"python -m finetune run finetune/configs/{path.name}", f"python -m finetune run --recipe {path.stem} ")
-    assert any(command in line for line in head for command in commands)
-=======
     commands = [f"python -m finetune run {way}" for way in (f"finetune/configs/{path.name}", f"--recipe {path.stem} ")]
     assert any(command in line for command in commands for line in head)
->>>>>>> issue19
     assert any("Measured" in line for line in head)
 
 
