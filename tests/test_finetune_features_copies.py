@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finetune.features.copies import alike, near_copies
+from finetune.features.copies import GRID, SMALL, alike, near_copies, small, small_on_grid
 
 
 @pytest.fixture(scope="module")
@@ -47,3 +47,13 @@ def test_features_propose():
     features[2400] = 3 * features[7] + 0.1 * features[8]
     assert alike(features) == [(7, 2400)]
     assert alike(features[:1]) == []
+
+
+@pytest.mark.parametrize("size", [(128, 96), (40, 128)])
+def test_all_boxes_at_once_are_each_box_alone(size):
+    noise = np.random.default_rng(3).integers(0, 256, size[::-1], dtype=np.uint8)
+    picture = Image.fromarray(noise)
+    together = small_on_grid(picture)
+    assert together.shape == (76, SMALL, SMALL)
+    for box, found in zip(GRID, together, strict=True):
+        assert (found * small(picture, box)).mean() > 0.999
