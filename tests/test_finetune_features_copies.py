@@ -57,3 +57,16 @@ def test_all_boxes_at_once_are_each_box_alone(size):
     assert together.shape == (76, SMALL, SMALL)
     for box, found in zip(GRID, together, strict=True):
         assert (found * small(picture, box)).mean() > 0.999
+
+
+def test_two_colours_of_one_shape_are_no_copies(tmp_path):
+    """As two shirts on one sheet: in grey they are the same."""
+    shape = np.random.default_rng(5).integers(0, 120, (12, 12, 1), dtype=np.uint8)
+    shirts = {"red": shape * [2, 1, 1], "blue": shape * [1, 1, 2]}
+    paths = []
+    for name, pixels in shirts.items():
+        paths.append(tmp_path / f"{name}.png")
+        Image.fromarray(pixels.astype(np.uint8)).resize((128, 128), Image.Resampling.BICUBIC).save(paths[-1])
+    paths.append(tmp_path / "red again.jpg")
+    Image.open(paths[0]).save(paths[-1], quality=60)
+    assert near_copies(np.ones((3, 8), np.float32), paths) == [(0, 2)]

@@ -1,8 +1,8 @@
 """Near copies: the same photograph once more, re-encoded, resized or modestly cropped.
 
-The cosine of their features proposes pairs; their pixels decide, so that two cats in one pose are no copies: one of the
-two, or a part of it that is searched for, must have the same small grey picture as the other. Exact copies have one
-sha256, see `finetune.features.usable`.
+The cosine of their features proposes pairs; their pixels decide, so that two cats in one pose, or two shirts on one
+sheet, are no copies: one of the two, or a part of it that is searched for in grey, must have the same small picture in
+colour as the other. Exact copies have one sha256, see `finetune.features.usable`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ NEIGHBOURS = 3  # of a row at most that are looked at
 ROWS_AT_ONCE = 1024
 SIDE, SMALL = 128, 24  # pixels of the longer side that is kept, and of the square that is compared
 CORRELATION = 0.97  # of two small grey pictures of one photograph; two black cats on white came to 0.93
+COLOUR = 8.0  # levels, root of the mean square, between two small ones in colour: copies came to 5.4, others to 11.9
 WORTH_A_SEARCH = 0.7  # of the best place on the grid
 SHARES = (0.9, 0.8, 0.7)  # of a side that is left after a crop, to begin the search with
 PLACES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the crop within what is free
@@ -51,8 +52,8 @@ def near_copies(features: np.ndarray, paths: Sequence[Path]) -> list[tuple[int, 
     pairs = alike(features)
     rows = sorted(set(itertools.chain(*pairs)))
     with ThreadPoolExecutor(usable_cores()) as threads:  # Pillow decodes and resizes beside them
-        pictures = dict(zip(rows, threads.map(lambda row: grey(paths[row]), rows)))
-        wanted = {row: small(picture) for row, picture in pictures.items() if picture is not None}
+        pictures = dict(zip(rows, threads.map(lambda row: thumbnail(paths[row]), rows)))
+        wanted = {row: small(picture.convert("L")) for row, picture in pictures.items() if picture is not None}
         parts: dict[int, list[int]] = defaultdict(list)  # row -> rows that may be parts of its picture
         for one, other in pairs:
             if one in wanted and other in wanted:
@@ -61,20 +62,35 @@ def near_copies(features: np.ndarray, paths: Sequence[Path]) -> list[tuple[int, 
 
         def parts_of(row: int) -> list[int]:
             """Those of its candidates that are parts of the picture of a row."""
-            on_grid = small_on_grid(pictures[row])
-            return [part for part in parts[row] if is_part(pictures[row], on_grid, wanted[part])]
+            whole = pictures[row].convert("L")
+            on_grid, found = small_on_grid(whole), []
+            for part in parts[row]:
+                box = place_of(whole, on_grid, wanted[part])
+                if box and colours_apart(pictures[row], box, pictures[part]) <= COLOUR:
+                    found.append(part)
+            return found
 
         found = zip(parts, threads.map(parts_of, list(parts)))
         return sorted({(min(row, part), max(row, part)) for row, its_parts in found for part in its_parts})
 
 
-def is_part(whole: Image.Image, on_grid: np.ndarray, wanted: np.ndarray) -> bool:
-    """`on_grid`: the small pictures of all boxes of GRID."""
+def place_of(whole: Image.Image, on_grid: np.ndarray, wanted: np.ndarray) -> Box | None:
+    """The box of a grey picture that `wanted`, a small one, is; `on_grid`: the small pictures of all boxes of GRID."""
     correlations = (on_grid * wanted).mean((1, 2))
     best = int(correlations.argmax())
     if correlations[best] < WORTH_A_SEARCH:
-        return False
-    return fitted_part(whole, wanted, GRID[best], float(correlations[best])) >= CORRELATION
+        return None
+    value, box = fitted_part(whole, wanted, GRID[best], float(correlations[best]))
+    return box if value >= CORRELATION else None
+
+
+def colours_apart(whole: Image.Image, box: Box, part: Image.Image) -> float:
+    """Levels of 0..255 between a part of a picture and another picture, root of the mean square."""
+    width, height = whole.size
+    edges = (box[0] * width, box[1] * height, box[2] * width, box[3] * height)
+    one = whole.resize((SMALL, SMALL), Image.Resampling.BILINEAR, edges)
+    other = part.resize((SMALL, SMALL), Image.Resampling.BILINEAR)
+    return float(np.sqrt(((np.asarray(one, np.float32) - np.asarray(other, np.float32)) ** 2).mean()))
 
 
 def alike(features: np.ndarray) -> list[tuple[int, int]]:
@@ -91,21 +107,22 @@ def alike(features: np.ndarray) -> list[tuple[int, int]]:
     return sorted(pairs)
 
 
-def grey(path: Path) -> Image.Image | None:
-    """The picture in grey, its longer side SIDE; None where it cannot be read."""
+def thumbnail(path: Path) -> Image.Image | None:
+    """The picture in RGB, its longer side SIDE; None where it cannot be read."""
     try:
-        picture = decode(read_file(path), SIDE // 2).picture.convert("L")
+        picture = decode(read_file(path), SIDE // 2).picture.convert("RGB")
     except (OSError, DamagedPicture):
         return None
     picture.thumbnail((SIDE, SIDE), Image.Resampling.BOX)
     return picture
 
 
-def fitted_part(whole: Image.Image, wanted: np.ndarray, box: Box, best: float) -> float:
-    """The largest correlation of a part of a picture with `wanted`, a small one, when a box is moved edge by edge."""
+def fitted_part(whole: Image.Image, wanted: np.ndarray, box: Box, best: float) -> tuple[float, Box]:
+    """The largest correlation of a part of a grey picture with `wanted`, a small one, when a box is moved edge by edge,
+    and that box."""
     for step in STEPS:
         moved = True
-        while moved and best < CORRELATION:
+        while moved:
             moved = False
             for edge, by in itertools.product(range(4), (-step, step)):
                 tried = (*box[:edge], min(max(box[edge] + by, 0.0), 1.0), *box[edge + 1 :])
@@ -114,7 +131,7 @@ def fitted_part(whole: Image.Image, wanted: np.ndarray, box: Box, best: float) -
                 value = float((small(whole, tried) * wanted).mean())
                 if value > best + 1e-4:
                     best, box, moved = value, tried, True
-    return best
+    return best, box
 
 
 def small(picture: Image.Image, box: Box = (0.0, 0.0, 1.0, 1.0)) -> np.ndarray:
