@@ -32,7 +32,11 @@ RUN_FLAGS = (
         "data.dataset_path",
         "folder of pictures: <root>/{train,eval}/<class>/* or <root>/<class>/*; or a name, as mnist",
     ),
-    (("--pretrain_ckpt", "--weights"), "model.pretrain_ckpt", "MobileNetV2 weights, a MindSpore CKPT"),
+    (
+        ("--pretrain_ckpt", "--weights"),
+        "model.pretrain_ckpt",
+        "MobileNetV2 weights: a file, its folder, or a name of `python -m pretrained list`",
+    ),
     (("--group_by",), "data.group_by", "one side of the split a group: folder, prefix, exif, duplicates, FILE.csv"),
     (("--exclude",), "data.exclude", "leave out the pictures that this file names: CSV with a column path, or lines"),
     (("--epochs",), "train.epochs", "passes over the training rows"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mindspore as ms
@@ -54,9 +54,10 @@ def ckpt_path(run: Path, name: str) -> Path:
 
 def save_trained(run: Path, backbone: Backbone, head: Head) -> Path:
     """Write backbone and head into one CKPT, and the facts of the weights beside it."""
-    facts = {**backbone.record.to_dict(), "name": run.name, "url": None, "sha256": None}
-    facts["source"] = f"fine-tuned from {backbone.path.name} ({backbone.record.source})"
-    return save(ckpt_path(run, MOBILENETV2), Classifier(backbone.network, head), facts)
+    source = f"fine-tuned from {backbone.path.name} ({backbone.record.source})"
+    of_the_file = {"url": None, "sha256": None, "bytes": 0, "mirrors": (), "top_1": None}
+    record = replace(backbone.record, name=run.name, source=source, **of_the_file)
+    return save(ckpt_path(run, MOBILENETV2), Classifier(backbone.network, head), record.to_dict())
 
 
 def save_from_scratch(run: Path, network: nn.Cell, name: str, image: ImageSpec) -> Path:

@@ -203,7 +203,8 @@ CATALOG = (EMBEDDED, TENSORFLOW_1_0_224, *PUBLISHED)
 
 
 def find_by_sha256(sha256: str) -> WeightsRecord | None:
-    return next((record for record in CATALOG if record.sha256 == sha256), None)
+    """Of some files only the beginning is published."""
+    return next((record for record in CATALOG if record.sha256 and sha256.startswith(record.sha256)), None)
 
 
 def find_by_name(name: str) -> WeightsRecord | None:

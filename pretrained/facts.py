@@ -84,9 +84,16 @@ def find_facts(path: Path, file: WeightFile, found: Recognised) -> Facts:
     record = replace(USUAL[scheme], name=path.stem, width=found.width)
     origins = {**dict.fromkeys(FACTS, f"scheme {scheme}"), "width": "shapes"}
     inside = {"size": file.size, "bn_eps": file.bn_eps}
-    for origin, stated in (("the file's own model", inside), *_beside(path, scheme)):
+    said = {"the file's own model": inside, **_beside(path, scheme)}
+    for origin, stated in said.items():
         record, origins = _with(record, origins, {name: v for name, v in stated.items() if v is not None}, origin)
-    return Facts(record, origins)
+    try:
+        return Facts(WeightsRecord.from_dict(record.to_dict()), origins)
+    except (TypeError, ValueError) as error:
+        where = ", ".join(sorted({origin for origin in origins.values() if origin in said}))
+        raise InputError(
+            f"{path}: what is stated of it ({where}) cannot be: {error}. State the facts in {beside.name}."
+        ) from error
 
 
 def _stated(path: Path, record: WeightsRecord, origin: str, found: Recognised) -> Facts:
@@ -112,19 +119,19 @@ def _with(record: WeightsRecord, origins: dict, stated: dict, origin: str) -> tu
     return record, {**origins, **dict.fromkeys([*stated, *of_image], origin)}
 
 
-def _beside(path: Path, scheme: str) -> list[tuple[str, dict]]:
-    """(name, facts) of the JSON files that Hugging Face and timm put beside their weights."""
+def _beside(path: Path, scheme: str) -> dict[str, dict]:
+    """{name: facts} of the JSON files that Hugging Face and timm put beside their weights."""
     readers: dict[str, Callable[[dict], dict]] = {}
     if scheme == "huggingface":
         readers = {"config.json": of_transformers, "preprocessor_config.json": of_preprocessor}
     elif scheme == "timm":
         readers = {"config.json": of_timm}
-    found = []
+    found = {}
     for name, reader in readers.items():
         beside = path.parent / name
         if beside.is_file():
             try:
-                found.append((name, reader(json.loads(beside.read_text(encoding="utf-8")))))
+                found[name] = reader(json.loads(beside.read_text(encoding="utf-8")))
             except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 raise InputError(
                     f"{beside}: damaged ({error!r}). Get it again from where {path.name} is from, or remove it and "

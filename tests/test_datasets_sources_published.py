@@ -106,6 +106,17 @@ def test_breeds_of_oxford_pets_come_from_the_names(tmp_path):
     assert found.picture_name(2) == "great_pyrenees_3.jpg"
 
 
+def test_a_set_that_somebody_put_there_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("DATASETS_PATH", str(tmp_path / "sets"))
+    for number, name in enumerate(("rose/1.jpg", "rose/2.jpg", "tulip/3.jpg", "tulip/4.jpg")):
+        path = tmp_path / "sets" / "flowers" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(jpeg(number))
+    assert load("flowers", tmp_path / "cache").classes == ("rose", "tulip")
+    with pytest.raises(InputError, match="python -m datasets fetch beans"):  # not the folder of all sets
+        load("beans", tmp_path / "cache")
+
+
 def test_a_set_that_is_not_here_says_how_to_get_it(tmp_path):
     with pytest.raises(InputError, match="python -m datasets fetch flowers"):
         load("flowers", tmp_path)

@@ -13,7 +13,7 @@ from datasets.base import InputError, MachineFault
 from datasets.image import ImageSpec
 from pretrained import files
 from pretrained.__main__ import main
-from pretrained.catalog import CATALOG, find_by_name
+from pretrained.catalog import CATALOG, find_by_name, find_by_sha256
 from pretrained.facts import find_facts
 from pretrained.files import facts_file, fetch_weights, find_weights
 from pretrained.formats.read import read_weights
@@ -127,6 +127,18 @@ def test_facts_of_hugging_faces_configs(tmp_path):
     assert facts.record.image == ImageSpec((96, 128), 140, (0.5,) * 3, (0.5,) * 3, interpolation="bicubic")
     assert (facts.record.pad_mode, facts.record.bn_eps) == ("pad", 1e-5)
     assert facts.origins["size"] == "preprocessor_config.json" and facts.origins["pad_mode"] == "config.json"
+
+
+@pytest.mark.parametrize("impossible", [{"image_size": -96}, {"image_size": 10**9}, {"layer_norm_eps": float("nan")}])
+def test_facts_that_cannot_be_are_refused(tmp_path, impossible):
+    with pytest.raises(InputError, match=r"what is stated of it \(config\.json\) cannot be: "):
+        facts_beside(tmp_path, "config.json", **{"tf_padding": True, **impossible})
+
+
+def test_a_published_beginning_of_a_sum_is_enough_to_know_a_file():
+    record = find_by_name("torchvision_mobilenet_v2_v1")
+    assert len(record.sha256) == 8 and find_by_sha256(record.sha256 + 56 * "0") is record
+    assert find_by_sha256(64 * "0") is None
 
 
 @pytest.mark.parametrize("spoilt", ["{", "[]", '{"layer_norm_eps": "猫"}', '{"image_size": [1]}'])

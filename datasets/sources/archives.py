@@ -29,6 +29,7 @@ MOST_ENTRIES = 200_000
 MOST_BYTES = 16 << 30
 MOST_RATIO = 200  # unpacked to packed; pictures do not shrink
 PIECE_BYTES = 1 << 20
+UNFINISHED = ".unfinished"  # of the folder in work
 PASSED_OVER = ("__MACOSX", ".DS_Store")
 PACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}  # how a packed tar begins
 FAULTS = (
@@ -49,7 +50,7 @@ def unpack(archives: Sequence[Path], folder: Path) -> None:
         InputError: damaged, or it holds what is refused.
         MachineFault: the disk is too small.
     """
-    unfinished = folder.with_name(folder.name + ".unfinished")
+    unfinished = folder.with_name(folder.name + UNFINISHED)
     shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
     unfinished.mkdir(parents=True)
     seen: set[str] = set()

@@ -13,6 +13,7 @@ import numpy as np
 from datasets.base import UNPACKED, Dataset, InputError, RemoteFile, Source
 from datasets.folder import load_folder
 from datasets.listing import find_pictures
+from datasets.sources.archives import UNFINISHED
 
 MINDSPORE = "https://mindspore-website.obs.cn-north-4.myhuaweicloud.com/notebook/datasets/"
 BEANS = "https://storage.googleapis.com/ibeans/"
@@ -115,13 +116,22 @@ BY_NAME = {source.name: source for source in SOURCES}
 
 
 def holds(folder: Path) -> bool:
-    return (folder / UNPACKED).is_dir()
+    return root_of(folder) is not None
 
 
 def load(name: str, folder: Path) -> Dataset:
-    """The pictures of a set that was fetched into `folder`. Raises InputError as `datasets.folder`."""
-    root = descend(folder / UNPACKED)
+    """The pictures of a set that was fetched, or put, into `folder`. Raises InputError as `datasets.folder`."""
+    root = root_of(folder) or folder
     return load_breeds(root) if name == "oxford_pets" else load_folder(root)
+
+
+def root_of(folder: Path) -> Path | None:
+    """Where the pictures begin: in what was unpacked, or in the folder itself, where somebody put them; None where there
+    are none, or only a download."""
+    if (folder / UNPACKED).is_dir():
+        return descend(folder / UNPACKED)
+    inner = folder.iterdir() if folder.is_dir() and folder.name in BY_NAME else ()
+    return folder if any(path.is_dir() and not path.name.endswith(UNFINISHED) for path in inner) else None
 
 
 def descend(folder: Path) -> Path:
