@@ -126,8 +126,10 @@ def load(name: str, folder: Path) -> Dataset:
 
 
 def root_of(folder: Path) -> Path | None:
-    """Where the pictures begin: in what was unpacked, or in the folder itself, where somebody put them; None where there
-    are none, or only a download."""
+    """Where the pictures begin: in what was unpacked, or in the folder itself, where somebody put them.
+
+    None where there are none, or only a download.
+    """
     if (folder / UNPACKED).is_dir():
         return descend(folder / UNPACKED)
     inner = folder.iterdir() if folder.is_dir() and folder.name in BY_NAME else ()
