@@ -259,6 +259,13 @@ def test_a_whole_model_object_is_refused_with_the_way_to_save_it():
         read_weights(FOREIGN / "torchvision" / "whole_model_object.pth")
 
 
+def test_another_pickle_is_called_what_it_is(tmp_path):
+    path = tmp_path / "MobileNetV2_pretrained.pdparams"
+    path.write_bytes(pickle.dumps({"conv1.weight": [1.0]}, protocol=2))
+    with pytest.raises(InputError, match=r"PaddleClas' MobileNetV2 is another network"):
+        read_weights(path)
+
+
 CLAIMS_8_GB = """
 import sys
 from pathlib import Path

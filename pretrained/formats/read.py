@@ -13,6 +13,11 @@ from pretrained.formats.base import MOST_BYTES, ZIP_FAULTS, WeightFile, unreadab
 
 KNOWN_AS = "CKPT, safetensors, PyTorch .pth, Keras .h5 and .keras, TensorFlow.js model.json"
 
+OTHER_PICKLE = (
+    "a pickle that PyTorch did not write, and pickles are programs, so that nothing of it was read. PaddlePaddle's "
+    ".pdparams are such, but PaddleClas' MobileNetV2 is another network: its first block expands"
+)
+
 
 def read_weights(path: Path) -> WeightFile:
     """The arrays of a weight file by the names that they have there.
@@ -38,6 +43,8 @@ def read_weights(path: Path) -> WeightFile:
         return tfjs.read(path, content)
     if content[:1] == b"\n":  # field 1, bytes
         return ckpt.read(path, content)
+    if content.startswith(b"\x80"):
+        raise unreadable(path, OTHER_PICKLE)
     what = "it is empty" if not content else what_it_is(content) or f"none of {KNOWN_AS}"
     raise unreadable(path, what.replace("the picture", "the weights"))
 
