@@ -55,7 +55,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--keep_batchnorm",
         "--keep-batchnorm",
         action="store_true",
-        help="MindIR with the operations of the training; default: folded into the convolutions, a third faster",
+        help="MindIR with the operations of the training; default: folded into the convolutions",
     )
     add_key_file(command, "encrypt the MindIR files with the key in this file: 16, 24 or 32 random bytes")
     command.add_argument("--threads", type=int, default=0, help="CPU threads; 0: all cores")

@@ -41,7 +41,7 @@ def write_mindir(
 ) -> None:
     """`input_form` as in `export.manifest`. `nn.GraphCell` runs the file with `batch_size` pictures; None: any.
 
-    BatchNorm of a backbone is folded into the convolutions before it, which makes the graph a third faster; kept, the
+    BatchNorm of a backbone is folded into the convolutions before it, which leaves fewer operations; kept, the
     graph has the operations of the training.
     """
     network = Probabilities(trained.network if keep_batchnorm or trained.backbone is None else folded(trained))
