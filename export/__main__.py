@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -58,20 +59,39 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         help="MindIR with the operations of the training; default: folded into the convolutions",
     )
     add_key_file(command, "encrypt the MindIR files with the key in this file: 16, 24 or 32 random bytes")
+    command.add_argument(
+        "--precision",
+        nargs="+",
+        choices=CHOICES["export.precision"],
+        default=[],
+        help="beside the files in float: int8 of ONNX, fp16 of LITE (its weights only)",
+    )
+    command.add_argument(
+        "--allowed_loss",
+        "--allowed-loss",
+        type=float,
+        default=1.0,
+        metavar="POINTS",
+        help="points of accuracy that files of less precision may lose; default: 1",
+    )
+    command.add_argument("--time", action="store_true", help="measure what one picture takes in each file")
     command.add_argument("--threads", type=int, default=0, help="CPU threads; 0: all cores")
+    add_lite_python(command)
     command = verbs.add_parser("verify", help="check an export once more, with its run or without")
     command.add_argument("run", metavar="RUN_OR_BUNDLE", type=Path, help="a run folder, or the export folder of one")
     command.add_argument("--threads", type=int, default=0, help="CPU threads; 0: all cores")
     add_key_file(command)
+    add_lite_python(command)
     command = verbs.add_parser("predict", help="classify pictures")
     command.prog = "python -m finetune predict"
     command.add_argument(
-        "model", metavar="RUN_OR_MODEL", type=Path, help="a run folder, or an exported .mindir or .onnx"
+        "model", metavar="RUN_OR_MODEL", type=Path, help="a run folder, or an exported .mindir, .onnx or .ms"
     )
     command.add_argument("paths", metavar="PATH", type=Path, nargs="+", help="pictures, or folders of pictures")
     command.add_argument("--csv", type=Path, metavar="FILE", help="also write all probabilities to this file")
     command.add_argument("--platform", default="auto", help="auto, CPU, GPU or Ascend")
     add_key_file(command)
+    add_lite_python(command)
     command = verbs.add_parser("serve", help="try the model in a browser, or by its JSON API")
     command.add_argument("run", metavar="RUN_OR_BUNDLE", type=Path, help="a run folder, or the export folder of one")
     command.add_argument("--port", type=port, default=8000, help="0 takes a free one; default: 8000")
@@ -92,6 +112,15 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def add_key_file(command: argparse.ArgumentParser, help_text: str = "the key of an encrypted MindIR") -> None:
     command.add_argument("--enc_key_file", "--enc-key-file", type=Path, metavar="FILE", help=help_text)
+
+
+def add_lite_python(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--lite_python",
+        "--lite-python",
+        metavar="PYTHON",
+        help="one that has MindSpore Lite, for .ms; default: the variable MINDSPORE_LITE_PYTHON",
+    )
 
 
 def at_least_one(text: str) -> int:
@@ -135,9 +164,12 @@ def main(arguments: list[str] | None = None) -> int:
 def act(parsed: argparse.Namespace) -> int:
     """The exit status: 1 where pictures had to be left out."""
     from export.key import read_key
+    from export.standalone.lite import VARIABLE
     from finetune.ahead import named
     from finetune.device import init_device
 
+    if getattr(parsed, "lite_python", None):
+        os.environ[VARIABLE] = parsed.lite_python
     key = read_key(parsed.enc_key_file)
     if parsed.verb == "predict":
         if parsed.model.suffix != ".onnx":  # which knows no MindSpore
@@ -152,20 +184,31 @@ def act(parsed: argparse.Namespace) -> int:
         serve(parsed.run, parsed.host, parsed.port, parsed.threads, key, parsed.public_url)
         return 0
 
-    from export.parity import half_of, table
+    from export.parity import half_of
+    from export.verdict import cost_line, table
 
     init_device("CPU", threads=half_of(parsed.threads))
     from export import bundle
 
     if parsed.verb == "run":
         parsed.run = named(parsed.run)
-        wanted = (parsed.file_format, parsed.input_form, parsed.batch_size, key, parsed.keep_batchnorm)
-        found = bundle.export_run(parsed.run, parsed.threads, *wanted)
+        wanted = bundle.Wanted(
+            parsed.file_format,
+            parsed.input_form,
+            parsed.precision,
+            parsed.batch_size,
+            key,
+            parsed.keep_batchnorm,
+            parsed.allowed_loss,
+            parsed.time,
+        )
+        found = bundle.export_run(parsed.run, parsed.threads, wanted)
     else:
         found = bundle.verify(parsed.run, parsed.threads, parsed.enc_key_file)
     if found:
         print(f"{parsed.run / 'export'}: compared with the trained network on {found['pictures']} evaluation pictures")
-        print(table(found))
+        print(table(found, parsed.run / "export"))
+        print(cost_line(parsed.run / "export"))
     return 0
 
 

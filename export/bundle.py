@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from datasets.base import InputError
@@ -19,10 +20,12 @@ from datasets.files import one_at_a_time, write_json
 from export.golden import write_golden, write_labels, write_scripts
 from export.key import read_key, right_key
 from export.manifest import (
+    FLOAT,
     FOLDED,
     INPUT_FORMS,
     KEPT,
     MANIFEST,
+    PRECISIONS,
     SUFFIXES,
     model_facts,
     model_name,
@@ -30,48 +33,63 @@ from export.manifest import (
     write_manifest,
 )
 from export.parity import Ckpt, ask, compare, fresh_process
-from export.predictors import import_onnxruntime
+from export.predictors import import_onnxruntime, need_lite
+from export.timing import milliseconds
 from finetune.run_folder import read_json
 
 PARITY = "parity.json"
 LOCK = ".export.lock"  # in the run folder: two exports of one run wait for each other
 
 
-def export_run(
-    run: Path,
-    threads: int,
-    file_formats: Sequence[str] = ("MINDIR",),
-    input_forms: Sequence[str] = ("tensor",),
-    batch_size: int | None = None,
-    key: bytes | None = None,
-    keep_batchnorm: bool = False,
-) -> dict:
+@dataclass(frozen=True)
+class Wanted:
+    """What an export is to hold."""
+
+    file_formats: Sequence[str] = ("MINDIR",)
+    input_forms: Sequence[str] = ("tensor",)
+    precisions: Sequence[str] = ()  # files of less than float beside those, keys of `export.manifest.PRECISIONS`
+    batch_size: int | None = None  # of the files, which then take exactly so many pictures; None: any number
+    key: bytes | None = None  # encrypts the MindIR files
+    keep_batchnorm: bool = False  # in the MindIR files, see `export.writers.mindir`
+    allowed_loss: float = 1.0  # points of accuracy that a file of less precision may lose
+    timed: bool = False  # measure milliseconds of each file
+
+    def check(self) -> None:
+        """Raises InputError where it cannot be had, or not here."""
+        others = [name for name in self.file_formats if name != "MINDIR"]
+        if self.key and others:
+            raise InputError(
+                "--enc_key_file: only MindIR can be encrypted, and another file beside it would give the network away. "
+                f"Leave {' and '.join(others)} out of --file_format."
+            )
+        for precision in self.precisions:
+            if PRECISIONS[precision] not in self.file_formats:
+                raise InputError(
+                    f"--precision {precision}: is of {PRECISIONS[precision]}. Add it: "
+                    f"--file_format {' '.join([*self.file_formats, PRECISIONS[precision]])}"
+                )
+        if "ONNX" in self.file_formats:
+            import_onnxruntime()
+        if "LITE" in self.file_formats:
+            need_lite()
+
+
+def export_run(run: Path, threads: int, wanted: Wanted = Wanted()) -> dict:
     """Export and compare. Returns what parity.json says.
 
-    Args:
-        batch_size: of the files, which then take exactly so many pictures; None: any number.
-        key: encrypts the MindIR files.
-        keep_batchnorm: in the MindIR files, see `export.writers.mindir`.
-
     Raises:
-        InputError: the run is not finished, an exported model drifts from the trained network, or ONNX is
-            asked for without its runtime, or with a key.
+        InputError: the run is not finished, an exported model drifts from the trained network, or what is wanted cannot
+            be had here.
     """
     from finetune.trained import load_trained
 
-    if "ONNX" in file_formats:
-        if key:
-            raise InputError(
-                "--enc_key_file: only MindIR can be encrypted, and a plain ONNX beside it would give the network away. "
-                "Leave ONNX out of --file_format."
-            )
-        import_onnxruntime()
+    wanted.check()
     trained = load_trained(run)
     with one_at_a_time(run / LOCK):
-        return _export_run(trained, run, threads, file_formats, input_forms, batch_size, key, keep_batchnorm)
+        return _export_run(trained, run, threads, wanted)
 
 
-def _export_run(trained, run: Path, threads: int, file_formats, input_forms, batch_size, key, keep_batchnorm) -> dict:
+def _export_run(trained, run: Path, threads: int, wanted: Wanted) -> dict:
     folder = run / "export"
     unfinished = folder / "unfinished"
     folder.mkdir(exist_ok=True)
@@ -79,14 +97,14 @@ def _export_run(trained, run: Path, threads: int, file_formats, input_forms, bat
     unfinished.mkdir()
     try:
         with fresh_process(threads) as process:
-            suffixes = [SUFFIXES[file_format] for file_format in file_formats]
+            suffixes = [SUFFIXES[file_format] for file_format in wanted.file_formats]
             ckpt = Ckpt(run, suffixes, threads)
-            models = write_models(trained, unfinished, file_formats, input_forms, batch_size, key, keep_batchnorm)
+            models = write_models(trained, run, unfinished, wanted)
             write_labels(unfinished, trained.classes)
             write_scripts(unfinished)
             write_manifest(unfinished, run, trained, models)  # without it the models cannot be run
             files = [unfinished / name for name in models]
-            answers = ask(ckpt, files, threads, process, key)
+            answers = ask(ckpt, files, threads, process, wanted.key)
         found = compare(run, files, answers)
         remove_bundle(folder)
         if not found["equal"]:
@@ -94,7 +112,12 @@ def _export_run(trained, run: Path, threads: int, file_formats, input_forms, bat
             raise InputError(
                 f"{run}: the exported model drifts from the trained network: {'; '.join(found['faults'])}."
             )
-        write_golden(unfinished, run, trained.image, answers)
+        if wanted.timed:
+            for file in files:
+                models[file.name]["milliseconds"] = found["models"][file.name]["milliseconds"] = milliseconds(
+                    file, threads, wanted.key
+                )
+        write_golden(unfinished, run, trained.image, answers, models)
         write_json(unfinished / PARITY, found)
         write_manifest(unfinished, run, trained, models)
         put_in_place(unfinished, folder)
@@ -103,33 +126,55 @@ def _export_run(trained, run: Path, threads: int, file_formats, input_forms, bat
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def write_models(
-    trained,
-    folder: Path,
-    file_formats: Sequence[str],
-    input_forms: Sequence[str],
-    batch_size: int | None = None,
-    key: bytes | None = None,
-    keep_batchnorm: bool = False,
-) -> dict[str, dict]:
-    """One file a format and input form. Returns the manifest's facts by file name."""
-    from export.writers.mindir import write_mindir
-    from export.writers.onnx_file import write_onnx
-
-    if "ONNX" in file_formats and trained.backbone is None:
-        raise InputError(f"ONNX is written for networks on a backbone; export {trained.name} as MINDIR.")
-    writers = {"MINDIR": write_mindir, "ONNX": write_onnx}
+def write_models(trained, run: Path, folder: Path, wanted: Wanted) -> dict[str, dict]:
+    """One file a format, precision and input form. Returns the manifest's facts by file name."""
+    others = [name for name in wanted.file_formats if name != "MINDIR"]
+    if others and trained.backbone is None:
+        raise InputError(
+            f"{' and '.join(others)}: written for networks on a backbone; export {trained.name} as MINDIR."
+        )
     models = {}
-    for file_format in writers:
-        for input_form in INPUT_FORMS:
-            if file_format in file_formats and input_form in input_forms:
-                name = model_name(trained.name, file_format, input_form)
-                of_mindir = {"key": key, "keep_batchnorm": keep_batchnorm} if file_format == "MINDIR" else {}
-                writers[file_format](trained, folder / name, input_form, batch_size, **of_mindir)
-                models[name] = model_facts(file_format, input_form, trained.image, batch_size, key)
-                if trained.backbone:
-                    models[name]["batchnorm"] = KEPT if of_mindir.get("keep_batchnorm") else FOLDED
+    for file_format in SUFFIXES:
+        for precision in (FLOAT, *PRECISIONS):
+            for input_form in INPUT_FORMS:
+                if (
+                    file_format in wanted.file_formats
+                    and (
+                        precision == FLOAT or (precision in wanted.precisions and PRECISIONS[precision] == file_format)
+                    )
+                    and input_form in wanted.input_forms
+                ):
+                    name = model_name(trained.name, file_format, input_form, precision)
+                    write_model(trained, run, folder / name, file_format, input_form, precision, wanted)
+                    facts = model_facts(file_format, input_form, trained.image, wanted.batch_size, wanted.key)
+                    if trained.backbone:
+                        kept = file_format == "MINDIR" and wanted.keep_batchnorm
+                        facts["batchnorm"] = KEPT if kept else FOLDED
+                    if precision != FLOAT:
+                        facts |= {"precision": precision, "allowed_loss_points": wanted.allowed_loss}
+                    models[name] = facts
     return models
+
+
+def write_model(
+    trained, run: Path, path: Path, file_format: str, input_form: str, precision: str, wanted: Wanted
+) -> None:
+    if file_format == "MINDIR":
+        from export.writers.mindir import write_mindir
+
+        write_mindir(trained, path, input_form, wanted.batch_size, wanted.key, wanted.keep_batchnorm)
+    elif file_format == "LITE":
+        from export.writers.lite import write_lite
+
+        write_lite(trained, path, input_form, wanted.batch_size or 1, weight_fp16=precision == "fp16")
+    elif precision == "int8":
+        from export.writers.onnx_int8 import write_int8
+
+        write_int8(trained, path, input_form, wanted.batch_size, run)
+    else:
+        from export.writers.onnx_file import write_onnx
+
+        write_onnx(trained, path, input_form, wanted.batch_size)
 
 
 def remove_bundle(folder: Path) -> None:

@@ -16,10 +16,13 @@ import datasets.decoding
 import datasets.image
 from datasets.files import write_json
 from datasets.image import ImageSpec, load_images, normalise
-from export.parity import TOLERANCE, Answers, evaluation_pictures, read_probabilities
+from export.manifest import FLOAT
+from export.parity import Answers, evaluation_pictures, read_probabilities
+from export.verdict import TOLERANCE
 
 LABELS = "labels.txt"
 PICTURES = 4
+LESS_TOLERANCE = 0.1  # of int8's probabilities: processors round and saturate in their own ways
 EDGE = 0.02  # between the probabilities of the two best classes
 
 STANDALONE = Path(__file__).parent / "standalone"
@@ -27,7 +30,7 @@ STANDALONE = Path(__file__).parent / "standalone"
 SCRIPTS = {
     "preprocessing.py": Path(datasets.image.__file__),
     **{f"decoding/{path.name}": path for path in sorted(Path(datasets.decoding.__file__).parent.glob("*.py"))},
-    **{name: STANDALONE / name for name in ("bundle.py", "predict.py", "verify.py")},
+    **{name: STANDALONE / name for name in ("bundle.py", "lite.py", "predict.py", "verify.py")},
 }
 
 
@@ -44,13 +47,19 @@ def write_scripts(folder: Path) -> None:
         (folder / name).write_bytes(text.encode())  # the same bytes on every system
 
 
-def write_golden(folder: Path, run: Path, image: ImageSpec, answers: Answers) -> None:
-    """`image`: how the pictures are prepared; `answers`: to all evaluation pictures."""
+def write_golden(folder: Path, run: Path, image: ImageSpec, answers: Answers, models: dict[str, dict]) -> None:
+    """`image`: how the pictures are prepared; `answers`: to all evaluation pictures; `models`: facts by file name, in
+    the order of the answers. Files of less precision are held to their own answers."""
     golden = folder / "golden"
     golden.mkdir()
     paths, labels, split = evaluation_pictures(run)
     names, classes = list(split["eval"]), split["classes"]
     rows = [row for row in telling(read_probabilities(run, classes), labels) if answers.readable[row]]
+    less = {
+        name: {"tolerance": LESS_TOLERANCE, "probabilities": found[rows[:PICTURES]].astype(float).tolist()}
+        for (name, facts), found in zip(models.items(), answers.exported)
+        if facts["precision"] != FLOAT
+    }
     entries = []
     for number, row in enumerate(rows[:PICTURES]):
         stem = str(number)
@@ -76,7 +85,8 @@ def write_golden(folder: Path, run: Path, image: ImageSpec, answers: Answers) ->
                 "probabilities": dict(zip(classes, probabilities.astype(float).tolist())),
             }
         )
-    write_json(golden / "expected.json", {"tolerance": max(TOLERANCE.values()), "pictures": entries})
+    expected = {"tolerance": max(TOLERANCE.values()), "pictures": entries, "less_precision": less}
+    write_json(golden / "expected.json", expected)
 
 
 def telling(probabilities: np.ndarray, labels: np.ndarray) -> list[int]:

@@ -21,27 +21,32 @@ MANIFEST = "manifest.json"
 FORMAT = 2  # of the manifest; version 1 described one model file only
 ANEW = "Copy the bundle again, or export the run again."
 
-SUFFIXES = {"MINDIR": ".mindir", "ONNX": ".onnx"}
+SUFFIXES = {"MINDIR": ".mindir", "ONNX": ".onnx", "LITE": ".ms"}
+FLOAT = "float"
+PRECISIONS = {"int8": "ONNX", "fp16": "LITE"}  # less than float -> the format that is written in it
 FOLDED, KEPT = "folded", "kept"  # BatchNorm, as `models` says of each file
 INPUT_FORMS = {"tensor": "", "image": "_image"}  # form of the input -> what it adds to the network's name
 
 
-def model_name(network: str, file_format: str, input_form: str) -> str:
-    return network + INPUT_FORMS[input_form] + SUFFIXES[file_format]
+def model_name(network: str, file_format: str, input_form: str, precision: str = FLOAT) -> str:
+    less = "" if precision == FLOAT else f"_{precision}"
+    return network + INPUT_FORMS[input_form] + less + SUFFIXES[file_format]
 
 
 def model_facts(
     file_format: str, input_form: str, image: ImageSpec, batch_size: int | None = None, key: bytes | None = None
 ) -> dict:
-    """What one model file wants to be given; -1 stands for any number of pictures."""
+    """What one model file wants to be given; -1 stands for any number of pictures. MindSpore Lite's converter puts the
+    channels last."""
     height, width = image.size
     colours = "RGB" if image.channels == 3 else "grey"
-    batch = batch_size or -1
+    batch = batch_size or (1 if file_format == "LITE" else -1)
+    last = file_format == "LITE"
     inputs = {
         "tensor": {
-            "shape": [batch, image.channels, height, width],
+            "shape": [batch, height, width, image.channels] if last else [batch, image.channels, height, width],
             "dtype": "float32",
-            "layout": "NCHW",
+            "layout": "NHWC" if last else "NCHW",
             "colour_order": colours,
             "scaling": "(pixel / 255 - mean_unit) / std_unit, a channel at a time",
         },
@@ -53,8 +58,8 @@ def model_facts(
             "scaling": "none: pixels 0..255 as they are, the model normalises",
         },
     }
-    facts = {"file_format": file_format, "input_form": input_form, "input": inputs[input_form]}
-    return {**facts, "encryption": encryption_facts(key)} if key else facts
+    facts = {"file_format": file_format, "precision": FLOAT, "input_form": input_form, "input": inputs[input_form]}
+    return {**facts, "encryption": encryption_facts(key)} if key and file_format == "MINDIR" else facts
 
 
 def confidence_facts(run: Path) -> dict | None:
@@ -70,7 +75,8 @@ def confidence_facts(run: Path) -> dict | None:
 
 def write_manifest(folder: Path, run: Path, trained, models: dict[str, dict]) -> None:
     """`models`: facts by file name. It lists the files that are in the folder now."""
-    batch = next(iter(models.values()))["input"]["shape"][0]
+    from export.cost import cost  # needs MindSpore, which who only reads a manifest may not have
+
     facts = {
         "format": FORMAT,
         "name": run.resolve().name,
@@ -80,7 +86,8 @@ def write_manifest(folder: Path, run: Path, trained, models: dict[str, dict]) ->
         "image": trained.image.to_dict(),
         "resize_filter": f"{trained.image.interpolation} with antialiasing, then the centre is cropped; "
         "EXIF orientation applied first",
-        "output": {"shape": [batch, len(trained.classes)], "dtype": "float32", "meaning": "probabilities (softmax)"},
+        "output": {"shape": [-1, len(trained.classes)], "dtype": "float32", "meaning": "probabilities (softmax)"},
+        "cost": cost(trained),
         "confidence": confidence_facts(run),
         "weights": trained.weights_facts(),
         "measured": {key: read_json(run, "metrics.json")["after"][key] for key in ("accuracy", "interval", "pictures")},

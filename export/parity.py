@@ -1,4 +1,4 @@
-"""Are the exported files the trained network? Compared on the real evaluation pictures, and judged.
+"""The answers of the exported files and of the trained network to the real evaluation pictures, to be compared.
 
 The exported files are run by a fresh process that knows the files and their manifest only. Three answers
 are compared a picture and file: the file's, the CKPT's, and what evaluation wrote to predictions.csv.
@@ -21,22 +21,12 @@ import numpy as np
 
 from datasets.base import InputError
 from datasets.image import load_images
-from export.manifest import FOLDED, read_manifest
 from export.predictors import BATCH_SIZE, CkptByEngine, CkptPredictor, load_predictor
+from export.verdict import EVALUATION_TOLERANCE, agree, allowed_loss_of, judge, over_all, tolerance_of
 from finetune import run_folder
 from finetune.config import load_config
 from finetune.device import init_device, usable_cores
 from finetune.run_folder import read_json
-
-# Largest difference of a probability to the CKPT's. MindSpore runs the same arithmetic from both files;
-# ONNX Runtime adds in another order.
-TOLERANCE = {".mindir": 1e-5, ".onnx": 1e-4}
-# MindSpore computes otherwise, too, where BatchNorm is folded into the convolutions, and adds in another order where
-# the batch size is fixed to another one than ours.
-OTHER_ARITHMETIC_TOLERANCE = 1e-4
-# To what evaluation wrote, by the precision of its features: computed in another batch, perhaps by another
-# engine or on another day. Exported files always compute in f32; bf16 features moved probabilities by up to 0.05.
-EVALUATION_TOLERANCE = {"f32": 1e-3, "bf16": 0.15}
 
 SECOND_BATCH_SIZE = 3  # a graph that has another batch size baked in than its manifest says fails here
 PICTURES_AT_ONCE = 64 * BATCH_SIZE  # in memory
@@ -130,7 +120,7 @@ def ask(
             f"{split['root']}: none of the evaluation pictures of {ckpt.run} can be read there any more. "
             "Put them back, or repeat the run with pictures that are there."
         )
-    pairs = zip(models, exported)
+    pairs = [(model, one) for model, one in zip(models, exported) if allowed_loss_of(model) is None]
     if ckpt.by_engine and not all(agree(one[readable], reference[readable], tolerance_of(m)) for m, one in pairs):
         reference, readable = ckpt.by_mindspore()
     return Answers(reference, ckpt.engine, exported, in_second_batch, readable)
@@ -153,21 +143,9 @@ def compare(run: Path, models: Sequence[Path], answers: Answers) -> dict:
             int((~readable).sum()),
             tolerance_of(model),
             EVALUATION_TOLERANCE[precision],
+            allowed_loss_of(model),
         )
     return {"ckpt_by": answers.reference_by, **over_all(found)}
-
-
-def agree(exported: np.ndarray, reference: np.ndarray, tolerance: float) -> bool:
-    """Probabilities (N, C) of the same classes, also where two classes are all but equally likely."""
-    near = bool(np.abs(exported - reference).max() <= tolerance)  # False for NaN
-    return near and np.array_equal(exported.argmax(1), reference.argmax(1))
-
-
-def tolerance_of(model: Path) -> float:
-    """By the suffix of an exported file and by what the manifest beside it says of it."""
-    facts = read_manifest(model.parent)["models"][model.name]
-    same_arithmetic = facts["input"]["shape"][0] == -1 and facts.get("batchnorm") != FOLDED
-    return TOLERANCE[model.suffix] if same_arithmetic else OTHER_ARITHMETIC_TOLERANCE
 
 
 def half_of(threads: int) -> int:
@@ -180,87 +158,6 @@ def evaluation_pictures(run: Path) -> tuple[list[Path] | np.ndarray, np.ndarray,
     split = read_json(run, "split.json")
     labels = [split["classes"].index(name) for name in split["eval"].values()]
     return run_folder.evaluation_pictures(run), np.array(labels), split
-
-
-def judge(
-    reference,
-    exported,
-    in_second_batch,
-    evaluated,
-    labels,
-    unreadable: int,
-    tolerance: float,
-    evaluation_tolerance: float,
-) -> dict:
-    """Compare probabilities (N, C) of the CKPT, an exported file and the evaluation.
-
-    `in_second_batch` are the first pictures again, in batches of another size.
-    """
-    differences = {
-        "to_ckpt": float(np.abs(exported - reference).max()),
-        "to_ckpt_second_batch_size": float(np.abs(in_second_batch - reference[: len(in_second_batch)]).max(initial=0)),
-        "to_evaluation": float(np.abs(exported - evaluated).max()),
-    }
-    tolerances = {
-        "to_ckpt": tolerance,
-        "to_ckpt_second_batch_size": tolerance,
-        "to_evaluation": evaluation_tolerance,
-    }
-    same_class = int((exported.argmax(1) == reference.argmax(1)).sum())
-    faults = []
-    if not np.isfinite(exported).all():
-        faults.append("the exported model gives values that are not numbers")
-    for name, limit in tolerances.items():
-        if not differences[name] <= limit:
-            faults.append(f"difference {name} {differences[name]:.2e} is above {limit:.0e}")
-    if same_class < len(reference):
-        faults.append(f"another class than the CKPT on {len(reference) - same_class} of {len(reference)} pictures")
-    return {
-        "equal": not faults,
-        "faults": faults,
-        "pictures": len(reference),
-        "unreadable": unreadable,
-        "same_class": same_class,
-        "largest_difference": differences,
-        "tolerance": tolerances,
-        "accuracy": {
-            "ckpt": float((reference.argmax(1) == labels).mean()),
-            "exported": float((exported.argmax(1) == labels).mean()),
-        },
-    }
-
-
-def over_all(models: dict[str, dict]) -> dict:
-    """The judgements of all files as one, by the worst of each number; the single ones stay below `models`."""
-    each = list(models.values())
-    names = each[0]["largest_difference"]
-    return {
-        "equal": all(one["equal"] for one in each),
-        "faults": [f"{name}: {fault}" for name, one in models.items() for fault in one["faults"]],
-        "pictures": each[0]["pictures"],
-        "unreadable": each[0]["unreadable"],
-        "same_class": min(one["same_class"] for one in each),
-        "largest_difference": {
-            name: float(np.max([one["largest_difference"][name] for one in each])) for name in names
-        },
-        "accuracy": {
-            "ckpt": each[0]["accuracy"]["ckpt"],
-            "exported": min(one["accuracy"]["exported"] for one in each),
-        },
-        "models": models,
-    }
-
-
-def table(found: dict) -> str:
-    """What parity.json says, a line a file."""
-    width = max(map(len, found["models"]))
-    lines = [f"{'':{width}}  same class  largest difference  accuracy"]
-    lines.append(f"{'CKPT':{width}}  {'':10}  {'':18}  {100 * found['accuracy']['ckpt']:6.2f} %")
-    for name, one in found["models"].items():
-        same = f"{one['same_class']}/{one['pictures']}"
-        largest = f"{one['largest_difference']['to_ckpt']:.1e}"
-        lines.append(f"{name:{width}}  {same:>10}  {largest:>18}  {100 * one['accuracy']['exported']:6.2f} %")
-    return "\n".join(lines)
 
 
 def predict_files(

@@ -3,6 +3,7 @@
 predictor = load_predictor(Path("runs/cats_vs_dogs"))                                   the CKPT of a run
 predictor = load_predictor(Path("runs/cats_vs_dogs/export/mobilenetv2.mindir"))         by MindSpore
 predictor = load_predictor(Path("runs/cats_vs_dogs/export/mobilenetv2_image.onnx"))     by ONNX Runtime
+predictor = load_predictor(Path("runs/cats_vs_dogs/export/mobilenetv2.ms"))             by MindSpore Lite
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from datasets.base import InputError
 from datasets.image import ImageSpec, batches
 from export.key import MODE, right_key
 from export.manifest import MANIFEST, check_unchanged, confidence_facts, read_manifest
+from export.standalone.lite import HOW_TO, Lite, lite_python
 from finetune.device import usable_cores
 
 BATCH_SIZE = 4  # for MindSpore on the CPU as good as 8, and a third faster beside another process
@@ -65,6 +67,7 @@ class ExportedPredictor(abc.ABC):
             known = ", ".join(manifest["models"])
             raise InputError(f"{model}: {MANIFEST} beside it does not name this file. It names {known}.")
         check_unchanged(model.parent, manifest, model.name)
+        self.name = str(model)
         self.classes = tuple(manifest["classes"])
         self.image = ImageSpec.from_dict(manifest["image"])
         self.confidence = manifest["confidence"]
@@ -80,7 +83,8 @@ class ExportedPredictor(abc.ABC):
 
     def inputs(self, images: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
         if self.input_form == "tensor":
-            return batches(images, self.image, batch_size)
+            tensors = batches(images, self.image, batch_size)
+            return (x.transpose(0, 2, 3, 1) for x in tensors) if self.facts["input"]["layout"] == "NHWC" else tensors
         return (images[start : start + batch_size] for start in range(0, len(images), batch_size))
 
     @abc.abstractmethod
@@ -129,7 +133,23 @@ class OnnxPredictor(ExportedPredictor):
         return self._session.run(None, {self.input_form: batch})[0]
 
 
-PREDICTORS = {".mindir": MindirPredictor, ".onnx": OnnxPredictor}
+class LitePredictor(ExportedPredictor):
+    """On the CPU, by the Python that has MindSpore Lite. `threads`: 0 takes its own default."""
+
+    def __init__(self, model: Path, threads: int = 0, key: bytes | None = None):
+        super().__init__(model)
+        right_key(model, self.facts, key)
+        need_lite()
+        self._run = Lite(model, threads)
+
+    def compute(self, batch: np.ndarray) -> np.ndarray:
+        try:
+            return self._run(batch)
+        except RuntimeError as error:
+            raise unreadable(Path(self.name), "MindSpore Lite model", error) from error
+
+
+PREDICTORS = {".mindir": MindirPredictor, ".onnx": OnnxPredictor, ".ms": LitePredictor}
 
 
 def load_predictor(path: Path, threads: int = 0, key: bytes | None = None) -> CkptPredictor | ExportedPredictor:
@@ -140,8 +160,9 @@ def load_predictor(path: Path, threads: int = 0, key: bytes | None = None) -> Ck
     """
     if (path / MANIFEST).is_file():  # a bundle: its first file that has a runtime here
         names = list(read_manifest(path)["models"])
-        runtimes = {".mindir": "mindspore", ".onnx": "onnxruntime"}
-        name = next((n for n in names if importlib.util.find_spec(runtimes[Path(n).suffix])), names[0])
+        here = {".mindir": "mindspore", ".onnx": "onnxruntime"}
+        here = {suffix: importlib.util.find_spec(package) for suffix, package in here.items()} | {".ms": lite_python()}
+        name = next((name for name in names if here[Path(name).suffix]), names[0])
         return load_predictor(path / name, threads, key)
     if path.is_dir():
         if key:
@@ -169,6 +190,12 @@ def import_onnxruntime():
             f"({error}). Install it: pip install onnxruntime"
         ) from error
     return onnxruntime
+
+
+def need_lite() -> None:
+    """Raises InputError where no Python with MindSpore Lite is known."""
+    if not lite_python():
+        raise InputError(f"MindSpore Lite's .ms files are written, run and compared by {HOW_TO} (or --lite_python).")
 
 
 def unreadable(model: Path, kind: str, error: Exception) -> InputError:

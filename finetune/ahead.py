@@ -55,6 +55,7 @@ def ahead_of(verb: str, config: Config) -> Iterator[list[Ahead]]:
             commands.append(Ahead("finetune", "report", "-", stdout=subprocess.DEVNULL))
         if verb == "run":
             wanted = ("--file_format", *config.export.file_format, "--input_form", *config.export.input_form)
+            wanted += ("--precision", *config.export.precision) if config.export.precision else ()
             commands.append(Ahead("export", "-", *wanted))
         yield [stack.enter_context(command) for command in commands]
 

@@ -112,8 +112,9 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class ExportConfig:
-    file_format: list = field(default_factory=lambda: ["MINDIR"])  # MINDIR, ONNX
+    file_format: list = field(default_factory=lambda: ["MINDIR"])  # MINDIR, ONNX, LITE
     input_form: list = field(default_factory=lambda: ["tensor"])  # tensor, image
+    precision: list = field(default_factory=list)  # beside float: int8 of ONNX, fp16 of LITE
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,8 @@ CHOICES = {
     "train.second_optimizer": OPTIMIZERS,
     "train.sampling": ("each", "balanced"),
     "train.class_weights": ("none", "balanced"),
-    "export.file_format": ("MINDIR", "ONNX"),
+    "export.file_format": ("MINDIR", "ONNX", "LITE"),
+    "export.precision": ("int8", "fp16"),
     "export.input_form": ("tensor", "image"),
 }
 

@@ -136,6 +136,12 @@ def evaluation_pictures(run: Path) -> list[Path] | np.ndarray:
     return [Path(split["root"], name) for name in split["eval"]]
 
 
+def training_pictures(run: Path) -> list[Path]:
+    """The files that trained, in the order of split.json."""
+    split = read_json(run, "split.json")
+    return [Path(split["root"], name) for name in split["train"]]
+
+
 def read_json(run: Path, name: str) -> dict:
     """A JSON file of a run folder.
 

@@ -12,8 +12,8 @@ from datasets.base import InputError
 from datasets.image import normalise
 from export import bundle, parity, predictors
 from export.manifest import sha256
-from export.parity import EVALUATION_TOLERANCE, agree, judge
 from export.predictors import load_predictor
+from export.verdict import EVALUATION_TOLERANCE, agree, judge
 from export.writers import mindir
 from export.writers.onnx_file import write_onnx
 from finetune.trained import Trained
@@ -85,7 +85,7 @@ def test_batchnorm_is_folded_unless_it_is_kept(copied):
     found = bundle.export_run(copied, threads=2)
     assert b"BatchNorm" not in path.read_bytes() and manifest(copied)["models"][path.name]["batchnorm"] == "folded"
     assert found["models"][path.name]["tolerance"]["to_ckpt"] == 1e-4
-    found = bundle.export_run(copied, threads=2, keep_batchnorm=True)
+    found = bundle.export_run(copied, 2, bundle.Wanted(keep_batchnorm=True))
     assert b"BatchNorm" in path.read_bytes() and manifest(copied)["models"][path.name]["batchnorm"] == "kept"
     assert found["models"][path.name]["tolerance"]["to_ckpt"] == 1e-5
 
@@ -151,10 +151,10 @@ def test_verify_repeats_the_comparison_and_sees_a_changed_model(copied):
 
 
 def test_a_drifting_export_fails_and_leaves_no_finished_file(copied, monkeypatch):
-    def write_something_else(trained, path, input_form, batch_size, **more):
+    def write_something_else(trained, path, *rest):
         bias = trained.head.dense.bias
         bias.set_data(ms.Tensor(bias.asnumpy() + np.array([0.1, 0], np.float32)))
-        original(trained, path, input_form, batch_size)
+        original(trained, path, *rest)
 
     original = mindir.write_mindir
     monkeypatch.setattr(mindir, "write_mindir", write_something_else)
@@ -183,7 +183,7 @@ def test_who_computes_the_trained_network_for_the_comparison(copied, monkeypatch
     config = (copied / "config.yaml").read_text(encoding="utf-8")
     (copied / "config.yaml").write_text(config.replace("engine: auto", f"engine: {engine}"), encoding="utf-8")
     monkeypatch.setattr(parity, "CkptByEngine", Astray)
-    found = bundle.export_run(copied, threads=2, file_formats=formats)
+    found = bundle.export_run(copied, 2, bundle.Wanted(formats))
     assert found["equal"] and found["ckpt_by"] == judged_by
 
 

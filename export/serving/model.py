@@ -17,7 +17,7 @@ from datasets.base import InputError
 from datasets.files import read_json
 from datasets.image import ImageSpec
 from export.key import right_key
-from export.manifest import ANEW, MANIFEST, check_unchanged, read_manifest
+from export.manifest import ANEW, FLOAT, MANIFEST, check_unchanged, read_manifest
 from finetune.device import init_device, let_ctrl_c_through, usable_cores, without_kernel_guard
 
 BATCH_SIZE = 8  # pictures, at most
@@ -157,7 +157,11 @@ def open_network(bundle: Path, run: Path | None, manifest: dict, threads: int, k
 
 def preferred(manifest: dict, file_format: str) -> str | None:
     """The name of the model file to take of a format."""
-    names = [name for name, facts in manifest["models"].items() if facts["file_format"] == file_format]
+    names = [
+        name
+        for name, facts in manifest["models"].items()
+        if facts["file_format"] == file_format and facts["precision"] == FLOAT
+    ]
     return min(names, key=lambda name: INPUT_FORMS.index(form(manifest, name)), default=None)
 
 

@@ -1,6 +1,6 @@
 """What predict.py and verify.py share: the manifest of this folder, its checks, and its models.
 
-Needs NumPy, Pillow and one runtime: MindSpore or ONNX Runtime. The folder can be copied anywhere.
+Needs NumPy, Pillow and one runtime: MindSpore, ONNX Runtime or MindSpore Lite. The folder can be copied anywhere.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import os
 from pathlib import Path
 
+import lite
 import numpy as np
 from preprocessing import ImageSpec, normalise
 
@@ -62,7 +63,11 @@ def image_spec(manifest: dict) -> ImageSpec:
 class MindIR:
     """By MindSpore, on the CPU."""
 
-    package = "mindspore"
+    needs = "mindspore (pip install mindspore)"
+
+    @staticmethod
+    def here() -> bool:
+        return importlib.util.find_spec("mindspore") is not None
 
     def __init__(self, path: Path, input_form: str, key: bytes | None):
         os.environ.setdefault("GLOG_v", "3")  # errors only
@@ -83,7 +88,11 @@ class MindIR:
 class Onnx:
     """By ONNX Runtime, on the CPU."""
 
-    package = "onnxruntime"
+    needs = "onnxruntime (pip install onnxruntime)"
+
+    @staticmethod
+    def here() -> bool:
+        return importlib.util.find_spec("onnxruntime") is not None
 
     def __init__(self, path: Path, input_form: str, key: None):
         import onnxruntime
@@ -95,7 +104,24 @@ class Onnx:
         return self._session.run(None, {self._input: x})[0]
 
 
-RUNTIMES = {"ONNX": Onnx, "MINDIR": MindIR}  # in the order in which predict.py tries them
+class MindSporeLite:
+    """By MindSpore Lite in a Python of its own, on the CPU. It wants channels last."""
+
+    needs = lite.HOW_TO
+
+    @staticmethod
+    def here() -> bool:
+        return lite.lite_python() is not None
+
+    def __init__(self, path: Path, input_form: str, key: None):
+        self._tensor = input_form == "tensor"
+        self._run = lite.Lite(path)
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return self._run(x.transpose(0, 2, 3, 1) if self._tensor else x)
+
+
+RUNTIMES = {"ONNX": Onnx, "MINDIR": MindIR, "LITE": MindSporeLite}  # in the order in which predict.py tries them
 
 
 class Model:
@@ -155,19 +181,19 @@ def certainty(probabilities: np.ndarray, manifest: dict) -> tuple[float, bool | 
     return confidence, confidence >= facts["threshold"]
 
 
-def missing_package(manifest: dict, name: str) -> str | None:
-    """What must be installed to run a model file; None if it is there."""
-    package = RUNTIMES[manifest["models"][name]["file_format"]].package
-    return None if importlib.util.find_spec(package) else package
+def missing_runtime(manifest: dict, name: str) -> str | None:
+    """What a model file needs to be run and is not here; None if it is."""
+    runtime = RUNTIMES[manifest["models"][name]["file_format"]]
+    return None if runtime.here() else runtime.needs
 
 
 def runnable(manifest: dict) -> list[str]:
     """The model files that can be run here, best first."""
     order = list(RUNTIMES)
-    names = [name for name in manifest["models"] if missing_package(manifest, name) is None]
+    names = [name for name in manifest["models"] if missing_runtime(manifest, name) is None]
     return sorted(names, key=lambda name: order.index(manifest["models"][name]["file_format"]))
 
 
 def no_runtime(manifest: dict) -> str:
-    packages = sorted({missing_package(manifest, name) for name in manifest["models"]})
-    return f"no runtime for {', '.join(manifest['models'])}: pip install {' or '.join(packages)}"
+    packages = sorted({missing_runtime(manifest, name) for name in manifest["models"]})
+    return f"no runtime for {', '.join(manifest['models'])}: install {' or '.join(packages)}"

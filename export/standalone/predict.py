@@ -19,7 +19,7 @@ from bundle import (
     certainty,
     changed_files,
     image_spec,
-    missing_package,
+    missing_runtime,
     no_runtime,
     read_key,
     read_manifest,
@@ -44,8 +44,8 @@ def open_model(wanted: str | None, key: bytes | None) -> tuple[Model, dict]:
         return Model(FOLDER, manifest, names[0], key), manifest
     if wanted not in manifest["models"]:
         raise Drift(f"--model {wanted}: not here; there are {', '.join(manifest['models'])}")
-    if missing_package(manifest, wanted):
-        raise Drift(f"--model {wanted}: pip install {missing_package(manifest, wanted)}")
+    if missing_runtime(manifest, wanted):
+        raise Drift(f"--model {wanted}: needs {missing_runtime(manifest, wanted)}")
     return Model(FOLDER, manifest, wanted, key), manifest
 
 
