@@ -101,7 +101,7 @@ def _export_run(trained, run: Path, threads: int, wanted: Wanted) -> dict:
             ckpt = Ckpt(run, suffixes, threads)
             models = write_models(trained, run, unfinished, wanted)
             write_labels(unfinished, trained.classes)
-            write_scripts(unfinished)
+            write_scripts(unfinished, wanted.file_formats)
             write_manifest(unfinished, run, trained, models)  # without it the models cannot be run
             files = [unfinished / name for name in models]
             answers = ask(ckpt, files, threads, process, wanted.key)

@@ -7,6 +7,7 @@ trained network's probabilities, so that a bundle can be checked where neither t
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,8 @@ SCRIPTS = {
     **{name: STANDALONE / name for name in ("bundle.py", "lite.py", "predict.py", "verify.py")},
 }
 
+LANGUAGES = {"ONNX": ("cpp", "js"), "LITE": ("cpp",)}  # format -> folders of programs that run it
+
 
 def write_labels(folder: Path, classes: tuple[str, ...]) -> None:
     """A name a line, in the order of the model's outputs."""
@@ -40,8 +43,13 @@ def write_labels(folder: Path, classes: tuple[str, ...]) -> None:
     (folder / LABELS).write_bytes(text.encode())  # the same bytes on every system
 
 
-def write_scripts(folder: Path) -> None:
-    for name, source in SCRIPTS.items():
+def write_scripts(folder: Path, file_formats: Sequence[str] = ()) -> None:
+    """What needs Python, and of the programs in other languages those that run one of the formats."""
+    others = {name for file_format in file_formats for name in LANGUAGES.get(file_format, ())}
+    programs = {
+        f"{name}/{path.name}": path for name in sorted(others) for path in sorted((STANDALONE / name).iterdir())
+    }
+    for name, source in {**SCRIPTS, **programs}.items():
         (folder / name).parent.mkdir(exist_ok=True)
         text = source.read_text(encoding="utf-8").replace("from datasets.", "from ")
         (folder / name).write_bytes(text.encode())  # the same bytes on every system

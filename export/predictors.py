@@ -22,6 +22,8 @@ from export.manifest import MANIFEST, check_unchanged, confidence_facts, read_ma
 from export.standalone.lite import HOW_TO, Lite, lite_python
 from finetune.device import usable_cores
 
+# Else sums of int8 overflow on x86 processors without VNNI: a network of ten classes changed 15 % of its answers.
+EXACT_INT8 = ("session.x64quantprecision", "1")
 BATCH_SIZE = 4  # for MindSpore on the CPU as good as 8, and a third faster beside another process
 
 
@@ -122,6 +124,7 @@ class OnnxPredictor(ExportedPredictor):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or usable_cores()
         options.inter_op_num_threads = 1
+        options.add_session_config_entry(*EXACT_INT8)
         try:
             self._session = onnxruntime.InferenceSession(
                 model.read_bytes(), options, providers=["CPUExecutionProvider"]

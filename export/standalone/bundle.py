@@ -98,7 +98,10 @@ class Onnx:
         import onnxruntime
 
         self._input = input_form
-        self._session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        # Without it sums of int8 overflow on x86 processors that lack VNNI.
+        options.add_session_config_entry("session.x64quantprecision", "1")
+        self._session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         return self._session.run(None, {self._input: x})[0]
