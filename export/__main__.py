@@ -70,6 +70,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     command.add_argument("paths", metavar="PATH", type=Path, nargs="+", help="pictures, or folders of pictures")
     command.add_argument("--csv", type=Path, metavar="FILE", help="also write all probabilities to this file")
+    command.add_argument(
+        "--maps", type=Path, metavar="DIR", help="also draw where the evidence for each answer lies; run folders only"
+    )
     command.add_argument("--platform", default="auto", help="auto, CPU, GPU or Ascend")
     add_key_file(command)
     command = verbs.add_parser("serve", help="try the model in a browser, or by its JSON API")
@@ -144,7 +147,7 @@ def act(parsed: argparse.Namespace) -> int:
             init_device(parsed.platform)
         from export.predict import show
 
-        return 1 if show(parsed.model, parsed.paths, parsed.csv, key) else 0
+        return 1 if show(parsed.model, parsed.paths, parsed.csv, key, parsed.maps) else 0
 
     if parsed.verb == "serve":
         from export.serving.server import serve
