@@ -139,7 +139,7 @@ def look_at_failures(rows: Rows, answers: dict[str, Answers], folder: Path) -> d
         if name in row_of
     ]
     text = f"Of {WHOSE[kind]}: the class, the answer and how sure it was, the surest first. Some labels may be wrong."
-    write_text(folder / "failures.html", sheet.page("Mistakes", text, pictures))
+    write_text(folder / "failures.html", sheet.page("Mistakes", (text, pictures)))
     log.info("insight: %d of %d answers are wrong: %s", found[kind]["wrong"], len(its.y), folder / "failures.html")
     return found
 
@@ -165,7 +165,7 @@ def look_at_labels(rows: Rows, ranked: Ranked, folder: Path) -> dict:
         for row in shown
     ]
     text = "The label, the class that fits better, and the file. The whole list is labels.csv."
-    write_text(folder / "labels.html", sheet.page("Labels to look at", text, pictures))
+    write_text(folder / "labels.html", sheet.page("Labels to look at", (text, pictures)))
     count = int(ranked.suspect.sum())
     log.info("insight: %d of %d labels are worth a look: %s", count, len(lines), folder / "labels.html")
     return {"suspects": count, "first": [[line["path"], line["label"], line["fits_better"]] for line in lines[:12]]}
