@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter
 from scipy.stats import fisher_exact as reference
 
 from finetune.features.looks import SLICES, slices_of
-from finetune.insight.failures import Answers, compared, failures
+from finetune.insight.failures import Answers, compared, failures, read_answers
 from finetune.metrics import fisher_exact
 
 CLASSES = ("cat", "dog", "owl")
@@ -100,3 +100,10 @@ def test_a_finished_run_says_where_it_fails(tmp_path, toy_backbone):
     report = (folder / "report.html").read_text(encoding="utf-8")
     assert "Where it fails, out of fold" in report and "mean brightness below 80" in report
     assert (folder / "insight" / "failures.html").is_file()
+
+
+def test_answers_of_a_run_are_read_while_its_classes_are_the_same(finished, tmp_path):
+    found = read_answers(finished.folder, ("green", "red"))
+    assert len(found.names) == 16 and found.probabilities.shape == (16, 2)
+    assert np.abs(found.probabilities.sum(1) - 1).max() < 1e-6 and set(found.y) == {0, 1}
+    assert read_answers(finished.folder, ("blue", "green", "red")) is None and read_answers(tmp_path, ("cat",)) is None

@@ -16,7 +16,7 @@ import numpy as np
 from datasets.files import read_csv
 from finetune.evaluation.significance import CHANCE
 from finetune.metrics import fisher_exact, summarise, wilson_interval
-from finetune.run_folder import again
+from finetune.run_folder import again, read_json
 
 LEAST = 10  # pictures of a slice that is shown, and of what it is compared with
 PAIRS, EXAMPLES = 5, 3  # of the classes that are confused most often, and pictures of each
@@ -64,12 +64,14 @@ class Slice:
         )
 
 
-def read_answers(run: Path, classes: Sequence[str]) -> Answers:
-    """Those of a finished run on its evaluation pictures.
+def read_answers(run: Path, classes: Sequence[str]) -> Answers | None:
+    """Those of a finished run on its evaluation pictures; None where there are none, or classes came or went since.
 
     Raises:
-        InputError: predictions.csv is damaged, or of other classes.
+        InputError: predictions.csv is damaged.
     """
+    if not (run / "predictions.csv").is_file() or read_json(run, "split.json")["classes"] != list(classes):
+        return None
     columns = {"path": str, "true": str, **{f"p_{name}": float for name in classes}}
     rows = read_csv(run / "predictions.csv", columns, again(run))
     y = np.array([classes.index(row["true"]) for row in rows])

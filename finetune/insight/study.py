@@ -80,8 +80,8 @@ def study(rows: Rows, config: Config, run: Path) -> dict:
         log.info("insight: %s", number.in_words())
         _, probabilities = cross_validate(*those, STIFFER * config.train.l2, settings.folds, SEEDS, *deal)
         found["labels"] = look_at_labels(rows, doubtful(probabilities, rows.y), folder)
-    if (run / "predictions.csv").is_file():
-        answers["evaluation"] = read_answers(run, rows.classes)
+    if of_the_run := read_answers(run, rows.classes):
+        answers["evaluation"] = of_the_run
     found["failures"] = look_at_failures(rows, answers, folder)
     if curve := learning_curve(*those, config.train.l2, config.seed):
         found["curve"] = {**curve.to_dict(), "words": curve.in_words()}
