@@ -1,9 +1,9 @@
 """Class maps of a run folder: exact, drawn where they belong, and no picture is ever replaced by one."""
 
 import csv
-import shutil
 
 import numpy as np
+import pytest
 from conftest import call
 from PIL import Image
 
@@ -75,12 +75,25 @@ def test_predict_draws_maps_or_says_why_not(finished, exported, toy_pictures, tm
     assert done.returncode == 0 and "no maps: an exported file" in done.stderr and not (tmp_path / "none").exists()
 
 
-def test_behind_a_hidden_layer_there_are_no_maps(toy_pictures, toy_backbone, tmp_path):
-    flags = ("--pretrain_ckpt", toy_backbone, "--epochs", 1, "--name", "toys", "--set", "model.hidden=5")
-    place = ("--runs_dir", tmp_path / "runs", "--cache_dir", tmp_path / "cache")
-    pictures = shutil.copytree(toy_pictures, tmp_path / "toys")
-    done = call("finetune", "train", "--dataset_path", pictures, *flags, *place)
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (["model.hidden=5"], "no maps: the head has a hidden layer"),
+        (
+            ["model.backbone=null", "model.network=mlp", "model.image_size=[8, 8]"],
+            "no maps: the network was trained from",
+        ),
+    ],
+)
+def test_predict_goes_on_where_there_are_no_maps(toy_pictures, toy_backbone, tmp_path, settings, says):
+    flags = ("--pretrain_ckpt", toy_backbone) if "model.hidden=5" in settings else ()
+    flags = (*flags, *(word for pair in settings for word in ("--set", pair)), "--set", "data.views=false")
+    place = ("--runs_dir", tmp_path / "runs", "--cache_dir", tmp_path / "cache", "--epochs", 1, "--name", "toys")
+    done = call("finetune", "train", "--dataset_path", toy_pictures, *flags, *place)
     assert done.returncode == 0, done.stderr
     picture = next((toy_pictures / "eval" / "red").iterdir())
     done = call("finetune", "predict", tmp_path / "runs" / "toys", picture, "--maps", tmp_path / "maps")
-    assert done.returncode == 0 and "no maps: the head has a hidden layer" in done.stderr
+    assert done.returncode == 0 and says in done.stderr and picture.name in done.stdout, done.stderr
+    assert not (tmp_path / "maps").exists()
+    unlike = call("finetune", "insight", tmp_path / "runs" / "toys", "--unlabelled", toy_pictures / "eval", *place[2:4])
+    assert ("from scratch" in unlike.stderr) == (unlike.returncode == 2) == ("model.hidden=5" not in settings)
