@@ -48,8 +48,8 @@ def novelty_of_a_run(
     """Save what `predict` needs to say that a picture is unlike the training pictures; what metrics.json says of it.
 
     Args:
-        tuned: features by part of the split, where the backbone was trained. They tell pictures that have trained from
-            new ones, so that the threshold is that of the validation pictures.
+        tuned: features by part of the split, where the backbone was trained. They may tell pictures that have trained
+            from new ones, so that the threshold is that of the validation pictures.
     """
     (folder / novelty.FILE).unlink(missing_ok=True)  # of a run that was here before
     if config.model.backbone is None or (tuned and not len(split.valid)):

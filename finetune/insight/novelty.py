@@ -66,7 +66,7 @@ def fit_novelty(x: np.ndarray, groups: np.ndarray, held_out: np.ndarray | None =
     Args:
         groups: int (N,); a row's neighbours are looked for in other groups, as a copy is always near.
         held_out: rows (n, D) to take the threshold from instead, where features were trained on the pictures of x and
-            tell them from new ones.
+            may tell them from new ones.
     """
     if len(x) > MOST:
         kept = np.sort(np.random.default_rng(seed).permutation(len(x))[:MOST])
