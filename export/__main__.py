@@ -89,6 +89,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     command.add_argument("paths", metavar="PATH", type=Path, nargs="+", help="pictures, or folders of pictures")
     command.add_argument("--csv", type=Path, metavar="FILE", help="also write all probabilities to this file")
+    command.add_argument(
+        "--maps", type=Path, metavar="DIR", help="also draw where the evidence for each answer lies; run folders only"
+    )
     command.add_argument("--platform", default="auto", help="auto, CPU, GPU or Ascend")
     add_key_file(command)
     add_lite_python(command)
@@ -176,7 +179,7 @@ def act(parsed: argparse.Namespace) -> int:
             init_device(parsed.platform)
         from export.predict import show
 
-        return 1 if show(parsed.model, parsed.paths, parsed.csv, key) else 0
+        return 1 if show(parsed.model, parsed.paths, parsed.csv, key, parsed.maps) else 0
 
     if parsed.verb == "serve":
         from export.serving.server import serve

@@ -5,32 +5,41 @@ python -m finetune predict runs/cats_vs_dogs/export/mobilenetv2.mindir photo.jpg
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
 
 from datasets.base import InputError
+from datasets.decoding.formats import DamagedPicture
 from datasets.files import write_csv
 from datasets.image import load_images
 from datasets.listing import Listing, passed_over_lines
 from datasets.progress import Progress
+from export.manifest import MANIFEST
 from export.predictors import load_predictor
 from finetune.evaluation.calibrate import temper
 
 PICTURES_AT_ONCE = 64
+STEM_BYTES = 200  # of a map's name, for disks that allow 255
 
 
-def show(model: Path, paths: list[Path], csv_path: Path | None, key: bytes | None = None) -> int:
-    """Print `path predicted confidence` a picture; write the same and all probabilities to a CSV file. Returns how many
-    pictures were left out.
+def show(
+    model: Path, paths: list[Path], csv_path: Path | None, key: bytes | None = None, maps: Path | None = None
+) -> int:
+    """Print `path predicted confidence` a picture; write the same and all probabilities to a CSV file, and class maps
+    over the pictures into the folder `maps`. Returns how many pictures were left out.
 
     Raises:
         InputError: a path does not exist, nothing to predict, or the key is not the model's.
     """
     pictures = expand(paths)
     check_place(csv_path, pictures)
-    predictor = load_predictor(model, key=key)
+    predictor = open_model(model, key)
+    if maps and predictor.no_maps:
+        print(f"no maps: {predictor.no_maps}.", file=sys.stderr)
+    drawn = MapFiles(maps, pictures, predictor.image) if maps and not predictor.no_maps else None
     rows, left_out = [], 0
     with Progress("predict", len(pictures), "pictures") as progress:
         for start in range(0, len(pictures), PICTURES_AT_ONCE):
@@ -41,22 +50,61 @@ def show(model: Path, paths: list[Path], csv_path: Path | None, key: bytes | Non
                 print(f"left out: {chunk[row]}: {reason}", file=sys.stderr)
             good = [row for row in range(len(chunk)) if row not in damaged]
             if good:
-                probabilities = predictor(images[good])
-                rows += [
-                    _row(chunk[row], predictor.classes, p, predictor.confidence) for row, p in zip(good, probabilities)
-                ]
+                seen = predictor.look(images[good])
+                for i, row in enumerate(good):
+                    p = seen.probabilities[i]
+                    extra = {} if seen.novelty is None else novelty_of(seen.novelty[i], predictor.novelty.threshold)
+                    extra |= {"map": drawn.draw(chunk[row], seen.maps[i], p.argmax())} if drawn else {}
+                    rows.append(_row(chunk[row], predictor.classes, p, predictor.confidence, extra))
             progress.update(len(chunk))
     if not rows:
         print(f"None of the {len(pictures)} picture(s) could be read.", file=sys.stderr)
         return left_out
     width = max(len(row["path"]) for row in rows)
     for row in rows:
-        not_sure = "  not sure" if row.get("sure") == "no" else ""
-        print(f"{row['path']:{width}}  {row['predicted']}  {100 * float(row['confidence']):.1f} %{not_sure}")
+        words = "  not sure" if row.get("sure") == "no" else ""
+        words += "  unlike the training pictures" if row.get("unlike") == "yes" else ""
+        print(f"{row['path']:{width}}  {row['predicted']}  {100 * float(row['confidence']):.1f} %{words}")
     if csv_path:
         write_csv(csv_path, rows)
         print(f"written: {csv_path}")
     return left_out
+
+
+def open_model(model: Path, key: bytes | None):
+    """What has `look`: of a run folder with novelty and class maps, of an exported file without."""
+    if model.is_dir() and not (model / MANIFEST).is_file() and not key:
+        from export.run_predictor import RunPredictor  # MindSpore, which ONNX files do without
+
+        return RunPredictor(model)
+    return load_predictor(model, key=key)
+
+
+def novelty_of(distance: float, threshold: float) -> dict:
+    return {"unlike": "yes" if distance > threshold else "no", "novelty": f"{distance:.6f}"}
+
+
+class MapFiles:
+    """Class maps as PNG files in a folder, named after the pictures; no two of one name, and no picture is replaced."""
+
+    def __init__(self, folder: Path, pictures: list[Path], image):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.image = folder, image
+        self.taken = {picture.resolve() for picture in pictures}
+
+    def draw(self, picture: Path, maps: np.ndarray, label: int) -> str:
+        """The name of the file."""
+        from export.draw_map import draw_map
+
+        stem, number = os.fsdecode(os.fsencode(picture.stem)[:STEM_BYTES]), 1
+        while (target := self.folder / f"{stem}_map{number if number > 1 else ''}.png").resolve() in self.taken:
+            number += 1
+        self.taken.add(target.resolve())
+        try:
+            draw_map(picture, maps, label, self.image, target)
+        except DamagedPicture:  # gone since it was looked at
+            return ""
+        return target.name
 
 
 def check_place(csv_path: Path | None, pictures: list[Path]) -> None:
@@ -89,7 +137,7 @@ def expand(paths: list[Path]) -> list[Path]:
     return pictures
 
 
-def _row(path: Path, classes: tuple[str, ...], probabilities: np.ndarray, confidence: dict | None) -> dict:
+def _row(path: Path, classes: tuple[str, ...], probabilities: np.ndarray, confidence: dict | None, extra: dict) -> dict:
     """`confidence` is tempered and judged where the run has fitted it; p_* are as the model gives them."""
     certain, sure = probabilities.max(), {}
     if confidence:
@@ -100,5 +148,6 @@ def _row(path: Path, classes: tuple[str, ...], probabilities: np.ndarray, confid
         "predicted": classes[probabilities.argmax()],
         "confidence": f"{certain:.6f}",
         **sure,
+        **extra,
         **{f"p_{name}": f"{p:.8f}" for name, p in zip(classes, probabilities)},
     }

@@ -11,6 +11,7 @@ from __future__ import annotations
 import abc
 import importlib.util
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,15 @@ from finetune.device import usable_cores
 # Else sums of int8 overflow on x86 processors without VNNI: a network of ten classes changed 15 % of its answers.
 EXACT_INT8 = ("session.x64quantprecision", "1")
 BATCH_SIZE = 4  # for MindSpore on the CPU as good as 8, and a third faster beside another process
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a model says of B pictures; more than probabilities is to be had from a run folder only."""
+
+    probabilities: np.ndarray  # (B, C)
+    novelty: np.ndarray | None = None  # (B,) distances from the nearest training picture
+    maps: np.ndarray | None = None  # (B, C, H', W') logits by place; their mean is the class's logit
 
 
 class CkptPredictor:
@@ -63,6 +73,9 @@ class CkptByEngine:
 class ExportedPredictor(abc.ABC):
     """An exported file with the manifest beside it; nothing of the run is needed. Its runtime is a subclass."""
 
+    novelty = None
+    no_maps = "an exported file gives probabilities only; give the run folder"
+
     def __init__(self, model: Path):
         manifest = read_manifest(model.parent)
         if model.name not in manifest["models"]:
@@ -82,6 +95,9 @@ class ExportedPredictor(abc.ABC):
             batch_size = fixed
             images = images[np.minimum(np.arange(-(-count // fixed) * fixed), count - 1)]  # the last one fills it up
         return np.concatenate([self.compute(batch) for batch in self.inputs(images, batch_size)])[:count]
+
+    def look(self, images: np.ndarray) -> Seen:
+        return Seen(self(images))
 
     def inputs(self, images: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
         if self.input_form == "tensor":

@@ -92,6 +92,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     help_text = "what the features say of the data and of the number; two runs: is their difference more than chance"
     command = verbs.add_parser("insight", help=help_text, description=help_text)
     command.add_argument("given", nargs="*", metavar="RECIPE | RUN | RUN_A RUN_B", help="settings, or run folders")
+    command.add_argument("--unlabelled", type=Path, metavar="FOLDER", help="with RUN: rank these pictures for labels")
     add_settings(command, RUN_FLAGS + FEATURE_FLAGS + DEVICE_FLAGS)
     command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting")
 
@@ -195,6 +196,8 @@ def act(parsed: argparse.Namespace) -> None:
 
     if parsed.verb == "insight":
         recipe, folder = what_to_look_at(parsed.given)
+        if parsed.unlabelled and not (folder and len(parsed.given) == 1):
+            raise InputError("insight --unlabelled: give one run folder, whose network is asked.")
         if len(parsed.given) == 2:
             from finetune.insight import two_runs
 
@@ -230,6 +233,12 @@ def work(parsed: argparse.Namespace, config: Config, others: list[Ahead | Path |
         from finetune.evaluation import evaluate_run
 
         evaluate_run.show(Path(parsed.run), parsed.dataset_path, config, device)
+        return
+
+    if parsed.verb == "insight" and parsed.unlabelled:
+        from finetune.insight import unlabelled
+
+        unlabelled.show(*others, parsed.unlabelled, config, device)
         return
 
     from finetune import run

@@ -39,7 +39,7 @@ log = logging.getLogger("finetune")
 @dataclass(frozen=True)
 class FineTuned:
     head: Head  # on the features of the backbone as it is now
-    features: Features  # of the evaluation pictures, by that backbone
+    features: dict[str, np.ndarray]  # float32 (N, D) of each part of the split, by that backbone
     fitted: Fitted
     parameters: int
     confidence: Confidence | None  # fitted on the validation rows, which chose nothing
@@ -77,11 +77,14 @@ def fine_tune(
 
     trained = load_trained(folder)
     engine = choose_engine(trained.backbone, device, config)
-    evaluated = [dataset.paths[row] for row in split.eval]
-    found = extract(evaluated, trained.backbone, engine, config.cache_dir, device.threads)
+    parts = vars(split)
+    used = [dataset.paths[row] for rows in parts.values() for row in rows]
+    found = extract(used, trained.backbone, engine, config.cache_dir, device.threads)
     check_readable(found, dataset)
+    ends = np.cumsum([len(rows) for rows in parts.values()])[:-1]
+    features = dict(zip(parts, np.split(found.rows[:], ends)))
     parameters = sum(parameter.size for parameter in tail.trainable_params())
-    return FineTuned(trained.head, found, fitted, parameters, confidence)
+    return FineTuned(trained.head, features, fitted, parameters, confidence)
 
 
 def cut_rows(

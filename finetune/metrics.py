@@ -89,3 +89,18 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
 def mcnemar(a: np.ndarray, b: np.ndarray) -> float:
     """The same p of two classifiers; bool (N,) each, whether it was right."""
     return mcnemar_exact(int((a & ~b).sum()), int((b & ~a).sum()))
+
+
+def fisher_exact(right: int, count: int, other_right: int, other_count: int) -> float:
+    """Two-sided p of Fisher's exact test (1922): how often chance alone deals `right` of all right answers to these
+    `count` rows, or a number that is less likely still, where the others get the rest."""
+    total, all_right = count + other_count, right + other_right
+
+    def log_choose(n: int, k: int) -> float:
+        return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+
+    possible = range(max(0, all_right - other_count), min(count, all_right) + 1)
+    logs = {k: log_choose(all_right, k) + log_choose(total - all_right, count - k) for k in possible}
+    seen = logs[right] + 1e-7  # equal ones differ in the last digits
+    whole = log_choose(total, count)
+    return min(1.0, sum(math.exp(one - whole) for one in logs.values() if one <= seen))

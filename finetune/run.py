@@ -32,7 +32,7 @@ from finetune.features.cache import Features, extract, write_views
 from finetune.features.engines.choose import choose_engine
 from finetune.features.usable import Findings, usable_split
 from finetune.inputs import load_inputs, log_inputs
-from finetune.insight.look import beside_a_run
+from finetune.insight.look import beside_a_run, novelty_of_a_run
 from finetune.metrics import majority_class, mcnemar, nearest_class_mean
 from finetune.trained import save_from_scratch, save_trained
 from finetune.training.networks import Head
@@ -115,7 +115,7 @@ def learn(config: Config, device: Device, reporter: Ahead, *others: Ahead) -> tu
 
     fitted = trainer.fit(on_epoch=log.info)
     parameters = sum(parameter.size for parameter in network.trainable_params())
-    linear = None
+    linear = tuned = None
     if config.model.cut is None:
         save(split, network)
         clock.lap("training")
@@ -128,7 +128,7 @@ def learn(config: Config, device: Device, reporter: Ahead, *others: Ahead) -> tu
         tuned = fine_tune(config, device, dataset, backbone, split, network, folder)
         fitted, parameters, confidence = fitted.followed_by(tuned.fitted), tuned.parameters, tuned.confidence
         clock.lap("fine-tuning")
-        after = evaluate(Predictor(tuned.head), tuned.features.rows[:], eval_rows[1], dataset.classes)
+        after = evaluate(Predictor(tuned.head), tuned.features["eval"], eval_rows[1], dataset.classes)
     log.info(in_words(confidence))
     write_csv(folder / "results.csv", [row.to_dict() for row in fitted.history])
     write_predictions(folder / "predictions.csv", dataset, split.eval, before, after, linear)
@@ -144,6 +144,7 @@ def learn(config: Config, device: Device, reporter: Ahead, *others: Ahead) -> tu
         **against_linear(linear, after, eval_rows[1]),
         "after": after.metrics,
         "confidence": confidence and confidence.to_dict(),
+        "novelty": novelty_of_a_run(config, dataset, found, split, folder, tuned and tuned.features),
         **findings.to_dict(),
         "features": {
             "computed": found.computed,

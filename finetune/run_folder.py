@@ -1,7 +1,7 @@
 """The folder of one run: numbered when it exists, and everything in it as plain files.
 
 config.yaml, split.json, environment.json, log.txt, results.csv, metrics.json, predictions.csv,
-ckpt/, figures/*.png, insight/, report.html, export/. It is all that `export` gets to see of a run.
+ckpt/, novelty.npz, figures/*.png, insight/, report.html, export/. It is all that `export` gets to see of a run.
 """
 
 from __future__ import annotations

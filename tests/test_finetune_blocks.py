@@ -20,6 +20,7 @@ from datasets.folder import load_folder
 from finetune.__main__ import parse, recipe_of
 from finetune.blocks import time_needed
 from finetune.config import load_config
+from finetune.insight.novelty import load_novelty
 from finetune.metrics import mcnemar
 from finetune.run import load_inputs
 from finetune.training.unfinished import NAME
@@ -88,6 +89,8 @@ def test_what_is_exported_evaluated_and_predicted_is_the_fine_tuned_network(tune
     done = call("finetune", "eval", tuned.folder, "--cache_dir", tuned.cache)
     assert f"16 pictures: accuracy {100 * metrics(tuned.folder)['after']['accuracy']:.1f} %" in done.stdout
     assert "features: 0 computed" in done.stdout
+    novelty = load_novelty(tuned.folder)  # of the training pictures as the fine-tuned backbone sees them
+    assert len(novelty.rows) == 36 and novelty.threshold == metrics(tuned.folder)["novelty"]["threshold"]
 
 
 def test_kill_9_in_the_middle_and_the_same_command_ends_with_the_same_bytes(

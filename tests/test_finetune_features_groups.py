@@ -1,9 +1,11 @@
 """Groups: what belongs together, and that it stays on one side of a split."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import call
 from PIL import Image
 
 from datasets.base import Dataset, InputError
@@ -88,3 +90,33 @@ def test_a_table_of_groups(tmp_path):
 def test_copies_of_copies_are_one_group():
     groups = joined(6, [(0, 1), (2, 3), (1, 3)])
     assert len(set(groups[:4])) == 1 and len(set(groups)) == 3
+
+
+def draw_copies(root: Path) -> list[tuple[str, str]]:
+    """Twelve photographs a class, flat, each with a smaller copy as JPEG; returns the pairs of names."""
+    rng, pairs = np.random.default_rng(4), []
+    for name in ("cat", "dog"):
+        (root / name).mkdir(parents=True)
+        for number in range(12):
+            noise = rng.integers(0, 255, (12, 12, 3), dtype=np.uint8)
+            photograph = Image.fromarray(noise).resize((120, 120), Image.Resampling.BICUBIC)
+            pairs.append((f"{name}/{number:02d}.png", f"{name}/copy of {number:02d}.jpg"))
+            photograph.save(root / pairs[-1][0])
+            photograph.resize((90, 90)).save(root / pairs[-1][1])
+    return pairs
+
+
+def test_a_run_keeps_near_copies_on_one_side(tmp_path):
+    pairs = draw_copies(tmp_path / "pictures")
+    broken = {}
+    for kind, flags in (("alone", ()), ("grouped", ("--group_by", "duplicates"))):
+        done = call(  # the embedded backbone: to one of random weights nearly all pictures are alike
+            *("finetune", "train", "--dataset_path", tmp_path / "pictures", "--epochs", 1, "--name", kind, *flags),
+            *("--runs_dir", tmp_path / "runs", "--cache_dir", tmp_path / "cache"),
+        )
+        assert done.returncode == 0, done.stderr
+        split = json.loads((tmp_path / "runs" / kind / "split.json").read_text(encoding="utf-8"))
+        side = {name: part for part in ("train", "valid", "eval") for name in split[part]}
+        assert len(side) == 48 and set(side.values()) == {"train", "valid", "eval"}
+        broken[kind] = [pair for pair in pairs if side[pair[0]] != side[pair[1]]]
+    assert broken["alone"] and not broken["grouped"]

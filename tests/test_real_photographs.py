@@ -72,3 +72,15 @@ def test_predictions_name_photographs_and_their_classes(cats_dogs):
     right = [row["predicted"] for row in rows if row["predicted"] == row["path"].split("/")[1]]
     assert len(right) / len(rows) == facts(cats_dogs, "metrics.json")["after"]["accuracy"]
     assert set(right) == {"cat", "dog"}
+
+
+def test_clothes_are_unlike_cats_and_dogs(cats_dogs, place):
+    table = place / "unlike.csv"
+    hats, cats = SHARED / "data" / "clothing10" / "eval" / "hat", SHARED / "data" / "cats_vs_dogs" / "eval" / "cat"
+    done = call("finetune", "predict", cats_dogs, hats, cats, "--csv", table, "--maps", place / "maps")
+    assert done.returncode == 0, done.stderr
+    with table.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    unlike = {name: [row["unlike"] == "yes" for row in rows if f"/{name}/" in row["path"]] for name in ("hat", "cat")}
+    assert np.mean(unlike["hat"]) >= 0.7 and np.mean(unlike["cat"]) <= 0.05
+    assert len(list((place / "maps").iterdir())) == len(rows)

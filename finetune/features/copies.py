@@ -17,14 +17,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from datasets.decoding.decode import decode, read_file
-from datasets.decoding.formats import DamagedPicture
 from finetune.device import usable_cores
+from finetune.features.looks import SIDE, thumbnail
 
 COSINE = 0.6  # of the features: proposals only; a crop to 85 % at 60 % of the size came down to 0.69
 NEIGHBOURS = 3  # of a row at most that are looked at
 ROWS_AT_ONCE = 1024
-SIDE, SMALL = 128, 24  # pixels of the longer side that is kept, and of the square that is compared
+SMALL = 24  # pixels of the square that is compared
 CORRELATION = 0.97  # of two small grey pictures of one photograph; two black cats on white came to 0.93
 COLOUR = 8.0  # levels, root of the mean square, between two small ones in colour: copies came to 5.4, others to 11.9
 WORTH_A_SEARCH = 0.7  # of the best place on the grid
@@ -52,8 +51,9 @@ def near_copies(features: np.ndarray, paths: Sequence[Path]) -> list[tuple[int, 
     pairs = alike(features)
     rows = sorted(set(itertools.chain(*pairs)))
     with ThreadPoolExecutor(usable_cores()) as threads:  # Pillow decodes and resizes beside them
-        pictures = dict(zip(rows, threads.map(lambda row: thumbnail(paths[row]), rows)))
-        wanted = {row: small(picture.convert("L")) for row, picture in pictures.items() if picture is not None}
+        found = zip(rows, threads.map(lambda row: thumbnail(paths[row]), rows))
+        pictures = {row: its.picture for row, its in found if its is not None}
+        wanted = {row: small(picture.convert("L")) for row, picture in pictures.items()}
         parts: dict[int, list[int]] = defaultdict(list)  # row -> rows that may be parts of its picture
         for one, other in pairs:
             if one in wanted and other in wanted:
@@ -105,16 +105,6 @@ def alike(features: np.ndarray) -> list[tuple[int, int]]:
         for row, column in zip(*np.nonzero(np.take_along_axis(cosine, nearest, 1) >= COSINE)):
             pairs.add(tuple(sorted((start + int(row), int(nearest[row, column])))))
     return sorted(pairs)
-
-
-def thumbnail(path: Path) -> Image.Image | None:
-    """The picture in RGB, its longer side SIDE; None where it cannot be read."""
-    try:
-        picture = decode(read_file(path), SIDE // 2).picture.convert("RGB")
-    except (OSError, DamagedPicture):
-        return None
-    picture.thumbnail((SIDE, SIDE), Image.Resampling.BOX)
-    return picture
 
 
 def fitted_part(whole: Image.Image, wanted: np.ndarray, box: Box, best: float) -> tuple[float, Box]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
+
+import numpy as np
 
 from datasets.base import Dataset, InputError, Split
 from finetune import run_folder
@@ -12,8 +15,10 @@ from finetune.config import Config
 from finetune.device import Device
 from finetune.features.cache import Features, extract
 from finetune.features.engines.choose import choose_engine
+from finetune.features.groups import numbered
 from finetune.features.usable import grouped, usable_split
 from finetune.inputs import load_inputs, log_inputs
+from finetune.insight import novelty
 from finetune.insight.study import rows_of, study
 
 log = logging.getLogger("finetune")
@@ -30,6 +35,45 @@ def beside_a_run(config: Config, dataset: Dataset, found: Features, split: Split
         log.warning("insight: failed (%s: %s)", type(error).__name__, error)
         return False
     return True
+
+
+def novelty_of_a_run(
+    config: Config,
+    dataset: Dataset,
+    found: Features,
+    split: Split,
+    folder: Path,
+    tuned: Mapping[str, np.ndarray] | None = None,
+) -> dict | None:
+    """Save what `predict` needs to say that a picture is unlike the training pictures; what metrics.json says of it.
+
+    Args:
+        tuned: features by part of the split, where the backbone was trained. They may tell pictures that have trained
+            from new ones, so that the threshold is that of the validation pictures.
+    """
+    (folder / novelty.FILE).unlink(missing_ok=True)  # of a run that was here before
+    if config.model.backbone is None or (tuned and not len(split.valid)):
+        return None
+    try:
+        groups = grouped(dataset, config, found)
+        groups = numbered(found.keys) if groups is None else groups
+        if tuned:
+            fitted = novelty.fit_novelty(tuned["train"], groups[split.train], tuned["valid"], config.seed)
+        else:
+            rows = np.concatenate([split.train, split.valid])
+            fitted = novelty.fit_novelty(found.rows[rows], groups[rows], seed=config.seed)
+        fitted.save(folder)
+        unlike = fitted(tuned["eval"] if tuned else found.rows[split.eval]) > fitted.threshold
+    except Exception as error:  # a by-product never costs the product
+        log.warning("novelty: failed (%s: %s)", type(error).__name__, error)
+        return None
+    share = float(unlike.mean())
+    log.info(
+        "novelty: a picture is unlike the training pictures from a distance of %.3f on; %.1f %% of the evaluation "
+        "pictures are",
+        *(fitted.threshold, 100 * share),
+    )
+    return {"threshold": fitted.threshold, "evaluation_unlike": share}
 
 
 def alone(config: Config, device: Device, folder: Path | None) -> Path:

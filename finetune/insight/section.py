@@ -6,11 +6,13 @@ import html
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from finetune.features.looks import SLICES
 from finetune.insight import sheet
 from finetune.run_folder import INSIGHT_SECTION
 
 FILE = INSIGHT_SECTION.name
 LINES = 20  # of a list
+TITLES = {"out_of_fold": "out of fold", "evaluation": "evaluation pictures"}
 
 
 def html_of(found: dict, paths: Mapping[str, Path]) -> str:
@@ -18,6 +20,8 @@ def html_of(found: dict, paths: Mapping[str, Path]) -> str:
     pieces = [f"<style>{sheet.STYLE}</style><h2>Insight</h2>"]
     if found["number"]:
         pieces.append(number(found["number"]))
+    for kind, its in found["failures"].items():
+        pieces.append(failures(kind, its, paths))
     if found["labels"]:
         pieces.append(labels(found["labels"], paths))
     if found["curve"]:
@@ -38,6 +42,46 @@ def number(found: dict) -> str:
     )
     head = f"{found['folds']} folds x {found['seeds']} seeds, {found['pictures']} pictures"
     return f"<h3>The number</h3><p>{head}: each is judged by linear heads that have not seen it.</p>{table(rows)}"
+
+
+def failures(kind: str, found: dict, paths: Mapping[str, Path]) -> str:
+    """By class only out of fold: of the evaluation pictures the report has that table."""
+    pieces = [f"<h3>Where it fails, {TITLES[kind]}</h3><p>{found['wrong']} of {found['pictures']} are wrong.</p>"]
+    if kind == "out_of_fold":
+        rows = [
+            (html.escape(name), str(its["pictures"]), *(percent(its[key]) for key in ("precision", "recall", "f1")))
+            for name, its in found["per_class"].items()
+        ]
+        pieces.append(table(rows, ("class", "pictures", "precision", "recall", "F1")))
+    if found["confused"]:
+        rows, examples = [], []
+        for pair in found["confused"]:
+            true, said = pair["true"], pair["predicted"]
+            rows.append((html.escape(true), html.escape(said), str(pair["pictures"]), percent(pair["share"])))
+            examples += [(paths[name], (mistaken(true, said), name)) for name in pair["examples"] if name in paths]
+        head = ("class", "taken for", "pictures", "of its class")
+        pieces.append(f"<h4>Confused most often</h4>{table(rows, head)}{sheet.sheet(examples)}")
+    if found["slices"]:
+        rows = [slice_row(its) for its in found["slices"]]
+        head = ("pictures that are", "", "how many", "accuracy", "95 % interval", "the rest", "differs")
+        pieces.append(f"<h4>Slices that nobody labelled</h4>{table(rows, head)}")
+    if kind == "out_of_fold" and found["surest"]:
+        shown = ((paths[name], (mistaken(true, said, p), name)) for name, true, said, p in found["surest"])
+        pieces.append(f"<h4>The surest mistakes</h4><p>failures.html has more.</p>{sheet.sheet(shown)}")
+    return "".join(pieces)
+
+
+def slice_row(its: dict) -> tuple[str, ...]:
+    low, high = map(percent, its["interval"])
+    verdict = "no more than chance"
+    if its["differs"]:
+        verdict = f"<b>{'worse' if its['accuracy'] < its['rest'] else 'better'}, more than chance</b>"
+    figures = (str(its["pictures"]), percent(its["accuracy"]), f"{low} to {high}", percent(its["rest"]))
+    return its["name"], SLICES[its["name"]], *figures, verdict
+
+
+def mistaken(true: str, said: str, p: float | None = None) -> str:
+    return f"{true}, taken for {said}" + ("" if p is None else f", {100 * p:.0f} %")
 
 
 def labels(found: dict, paths: Mapping[str, Path]) -> str:

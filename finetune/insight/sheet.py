@@ -30,13 +30,14 @@ def sheet(pictures: Iterable[tuple[Path, Sequence[str]]]) -> str:
     return f'<div class="sheet">{"".join(figures)}</div>'
 
 
-def page(title: str, text: str, pictures: Iterable[tuple[Path, Sequence[str]]]) -> str:
-    """A sheet as a page of its own."""
+def page(title: str, *sections: tuple[str, Iterable[tuple[Path, Sequence[str]]]]) -> str:
+    """Sheets as a page of their own, each with a text above it."""
     head = '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
     body = 'font: 16px/1.5 system-ui, "Noto Sans SC", sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem'
-    title, text = html.escape(title), html.escape(text)
+    title = html.escape(title)
     style = f":root {{ color-scheme: light dark; }} body {{ {body}; }} {STYLE}"
-    return f"{head}<title>{title}</title><style>{style}</style><h1>{title}</h1><p>{text}</p>{sheet(pictures)}</html>\n"
+    sheets = "".join(f"<p>{html.escape(text)}</p>{sheet(pictures)}" for text, pictures in sections)
+    return f"{head}<title>{title}</title><style>{style}</style><h1>{title}</h1>{sheets}</html>\n"
 
 
 def thumbnail(path: Path) -> str:

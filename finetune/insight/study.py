@@ -1,7 +1,7 @@
 """All that insight says of one set of rows, in order; written to `insight/` in a run folder.
 
 insight.json has the numbers, section.html what report.html shows of them; copies.csv and labels.csv are whole lists, of
-which labels.html shows the head as pictures.
+which labels.html shows the head as pictures, as failures.html does of the wrong answers.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ from datasets.files import write_csv, write_json, write_text
 from finetune.config import Config
 from finetune.evaluation.significance import read_right
 from finetune.features.cache import Features
+from finetune.features.looks import slices_of
 from finetune.insight import copies, section, sheet
 from finetune.insight.curve import learning_curve
+from finetune.insight.failures import Answers, failures, read_answers, surest
 from finetune.insight.folds import cross_validate
 from finetune.insight.labels import SEEDS, STIFFER, Ranked, doubtful
 
 FOLDER = "insight"
 SHOWN = 60  # pictures of a sheet
+WHOSE = {"out_of_fold": "out-of-fold answers", "evaluation": "the run's answers on its evaluation pictures"}
 
 log = logging.getLogger("finetune")
 
@@ -63,18 +66,23 @@ def study(rows: Rows, config: Config, run: Path) -> dict:
     started = time.perf_counter()
     folder = run / FOLDER
     folder.mkdir(exist_ok=True)
-    found: dict = {"pictures": len(rows.y), "number": None, "labels": None, "curve": None}
+    found: dict = {"pictures": len(rows.y), "number": None, "labels": None, "curve": None, "failures": {}}
     settings = config.insight
     those, deal = (rows.x, rows.y, len(rows.classes)), (rows.groups, config.seed)
     judged = cross_validate(*those, config.train.l2, settings.folds, settings.seeds, *deal)
+    answers = {}
     if judged is None:
         log.info("insight: a class has one picture or group only: no folds")
     else:
-        number, _ = judged
+        number, probabilities = judged
+        answers["out_of_fold"] = Answers(rows.names, rows.y, probabilities)
         found["number"] = number.to_dict()
         log.info("insight: %s", number.in_words())
         _, probabilities = cross_validate(*those, STIFFER * config.train.l2, settings.folds, SEEDS, *deal)
         found["labels"] = look_at_labels(rows, doubtful(probabilities, rows.y), folder)
+    if of_the_run := read_answers(run, rows.classes):
+        answers["evaluation"] = of_the_run
+    found["failures"] = look_at_failures(rows, answers, folder)
     if curve := learning_curve(*those, config.train.l2, config.seed):
         found["curve"] = {**curve.to_dict(), "words": curve.in_words()}
         log.info("insight: %s", curve.in_words())
@@ -111,6 +119,31 @@ def look_for_copies(rows: Rows, run: Path) -> dict:
     }
 
 
+def look_at_failures(rows: Rows, answers: dict[str, Answers], folder: Path) -> dict:
+    """Of out-of-fold answers and of the run's; failures.html shows the surest mistakes of the first that are there."""
+    if not answers:
+        return {}
+    slices, row_of = slices_of(rows.paths), {name: row for row, name in enumerate(rows.names)}
+    found = {}
+    for kind, its in answers.items():
+        places = np.array([row_of.get(name, -1) for name in its.names])  # -1: gone since the run
+        there = {name: inside[places] & (places >= 0) for name, inside in slices.items()}
+        found[kind] = failures(its, there, rows.classes)
+        for one in found[kind]["slices"]:
+            if one["differs"]:
+                log.warning("insight: %s, %s", WHOSE[kind], one["words"])
+    kind, its = next(iter(answers.items()))
+    pictures = [
+        (rows.paths[row_of[name]], (section.mistaken(true, said, p), name))
+        for name, true, said, p in surest(its, rows.classes)[:SHOWN]
+        if name in row_of
+    ]
+    text = f"Of {WHOSE[kind]}: the class, the answer and how sure it was, the surest first. Some labels may be wrong."
+    write_text(folder / "failures.html", sheet.page("Mistakes", (text, pictures)))
+    log.info("insight: %d of %d answers are wrong: %s", found[kind]["wrong"], len(its.y), folder / "failures.html")
+    return found
+
+
 def look_at_labels(rows: Rows, ranked: Ranked, folder: Path) -> dict:
     """labels.csv ranks all pictures, the most doubtful label first; labels.html shows the first of them."""
     facts = rows.facts()
@@ -132,7 +165,7 @@ def look_at_labels(rows: Rows, ranked: Ranked, folder: Path) -> dict:
         for row in shown
     ]
     text = "The label, the class that fits better, and the file. The whole list is labels.csv."
-    write_text(folder / "labels.html", sheet.page("Labels to look at", text, pictures))
+    write_text(folder / "labels.html", sheet.page("Labels to look at", (text, pictures)))
     count = int(ranked.suspect.sum())
     log.info("insight: %d of %d labels are worth a look: %s", count, len(lines), folder / "labels.html")
     return {"suspects": count, "first": [[line["path"], line["label"], line["fits_better"]] for line in lines[:12]]}

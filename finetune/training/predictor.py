@@ -7,6 +7,7 @@ import numpy as np
 from mindspore import nn
 
 from finetune.training.networks import Probabilities
+from pretrained.mobilenet_v2 import MobileNetV2
 
 VALUES_AT_ONCE = 2**22  # that go into the network: rows in front of a cut are large
 
@@ -30,3 +31,15 @@ class Predictor:
             for start in range(0, len(x), at_once)
         ]
         return np.concatenate(pieces)
+
+
+class LastMap:
+    """A backbone as a function: normalised pictures (B, 3, H, W) -> its last feature map (B, D, H/32, W/32)."""
+
+    def __init__(self, backbone: MobileNetV2):
+        self.cell = backbone.features
+        self.cell.set_train(False)
+        self.cell.set_inputs(ms.Tensor(shape=[None, 3, None, None], dtype=ms.float32))  # one graph for any B
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return self.cell(ms.Tensor(x)).asnumpy()
