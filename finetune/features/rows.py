@@ -1,0 +1,153 @@
+"""Rows of the feature store as an array that is read when rows are asked for: memory does not grow with them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from datasets.base import MachineFault, cannot_read
+from finetune.features.chunk import FEATURES, Chunk, DamagedChunk
+from finetune.features.store import FeatureStore
+
+CHECKED_AT_START = 1 << 30  # bytes; of more rows each is checked when it is read, for reading them all takes minutes
+AT_ONCE = 1 << 25  # bytes
+
+
+class Moved(Exception):
+    """A chunk is not there any more."""
+
+
+class StoredRows:
+    """(N, D) or (N, C, H, W). Understands what NumPy does of the first axis: `rows[7]`, `rows[10:20]`, `rows[indices]`,
+    `rows[mask]`. Rows that are not in the store are NaN. A row is checked once.
+
+    Raises:
+        MachineFault: on reading, where rows were changed on the disk or removed since the run began.
+    """
+
+    def __init__(self, store: FeatureStore, keys: np.ndarray):
+        """`keys`: S32 (N,)."""
+        index = store.read_index()
+        self.store, self.keys, self.names = store, keys, index.names
+        self.chunk, self.row = index.find(keys)  # int32 (N,), -1 where there is none
+        self.checked = np.zeros(len(keys), bool)
+        self.missed: set[str] = set()
+        self.numbers = np.arange(len(keys), dtype=np.int32)
+        self.dtype, self.shape = np.dtype(store.dtype), (len(keys), 0)
+        for number in np.unique(self.chunk[self.chunk >= 0]):
+            try:
+                first = Chunk(store.folder, self.names[number]).rows()
+            except (DamagedChunk, FileNotFoundError, PermissionError):  # as is found when its rows are read
+                continue
+            self.dtype, self.shape = first.dtype, (len(keys), *first.shape[1:])
+            break
+        self.ndim = len(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+    @property
+    def there(self) -> np.ndarray:
+        """bool (N,): which rows are in the store."""
+        return self.chunk >= 0
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, wanted) -> np.ndarray:
+        places = self.numbers[wanted]
+        found, changed = self._read(np.atleast_1d(places))
+        if changed.any():
+            count = self._drop(np.atleast_1d(places)[changed])
+            raise MachineFault(
+                f"{self.store.folder}: {count} rows of the feature cache were changed on the disk, and are removed. "
+                "Repeat the command: they are computed again, all others are kept."
+            )
+        return found if np.ndim(places) else found[0]
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return self[:].astype(dtype or self.dtype, copy=False)
+
+    def part(self, rows: np.ndarray) -> StoredRows:
+        """Those rows, (n, ...), still not read."""
+        other = object.__new__(StoredRows)
+        other.__dict__ = {**self.__dict__, "numbers": np.arange(len(rows), dtype=np.int32)}
+        for name in ("keys", "chunk", "row", "checked"):
+            setattr(other, name, getattr(self, name)[rows])
+        other.shape = (len(rows), *self.shape[1:])
+        return other
+
+    def drop_changed(self) -> None:
+        """Read all rows once, if they are few enough; those that were changed on the disk are not there any more."""
+        if self.nbytes > CHECKED_AT_START:
+            return
+        step = max(1, AT_ONCE * len(self) // max(1, self.nbytes))
+        order = np.lexsort((self.row, self.chunk))
+        for start in range(0, len(self), step):
+            places = order[start : start + step]
+            _, changed = self._read(places)
+            if changed.any():
+                self._drop(places[changed])
+
+    def _read(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(rows (k, ...), bool (k,): which of them were changed on the disk)."""
+        while True:  # each turn either ends or remembers another name in `missed`
+            try:
+                return self._read_now(places)
+            except Moved:
+                self._look_again()
+
+    def _read_now(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        chunks, rows = self.chunk[places], self.row[places]
+        found = np.full((len(places), *self.shape[1:]), np.nan, self.dtype)
+        changed = np.zeros(len(places), bool)
+        order = np.lexsort((rows, chunks))
+        for here in np.split(order, np.flatnonzero(np.diff(chunks[order])) + 1):
+            if not len(here) or chunks[here[0]] < 0:
+                continue
+            chunk = Chunk(self.store.folder, self.names[chunks[here[0]]])
+            try:
+                found[here], changed[here] = self._read_chunk(chunk, places[here])
+            except (FileNotFoundError, PermissionError) as error:
+                if chunk.name not in self.missed:
+                    self.missed.add(chunk.name)
+                    raise Moved from error
+                if isinstance(error, PermissionError):
+                    raise cannot_read(chunk.file(FEATURES), error) from error
+                changed[here] = True
+            except DamagedChunk:
+                changed[here] = True
+        return found, changed
+
+    def _read_chunk(self, chunk: Chunk, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if self.checked[places].all():
+            found, changed = chunk.rows()[self.row[places]], False
+        else:
+            found, changed = chunk.read(self.keys[places], self.row[places])
+            self.checked[places] = ~changed
+        if found.shape[1:] != self.shape[1:]:
+            raise DamagedChunk("its rows have another shape")
+        return found, changed
+
+    def _look_again(self) -> None:
+        """Another run has merged chunks."""
+        lost = self._look_up_again()
+        if lost.any():
+            raise MachineFault(
+                f"{self.store.folder}: {lost.sum()} rows of the feature cache were removed since this run began. "
+                "Repeat the command: they are computed again."
+            )
+
+    def _look_up_again(self) -> np.ndarray:
+        """bool (N,): which rows are gone. What was found to be changed stays away."""
+        index, there = self.store.read_index(), self.there
+        self.names, (chunk, row) = index.names, index.find(self.keys)
+        self.chunk, self.row = np.where(there, chunk, -1), np.where(there, row, -1)
+        return there & (chunk < 0)
+
+    def _drop(self, places: np.ndarray) -> int:
+        """How many rows went; with those of a chunk that went as a whole."""
+        names = {self.names[number] for number in self.chunk[places]}
+        self.store.drop(names, np.unique(self.keys[places]), "its checksum differs")
+        self.chunk[places] = -1
+        return len(places) + int(self._look_up_again().sum())
