@@ -44,9 +44,9 @@ class Index:
             some = order[start : start + AT_ONCE]
             for entries in (self.loose, self.merged):  # what is merged is written last, and stands
                 there, found = look_up(entries, keys[some])
-                chunks[some[there]], rows[some[there]] = found["chunk"], found["row"]
-        outside = chunks >= len(self.names)  # of a damaged index
-        chunks[outside], rows[outside] = -1, -1
+                real = found["chunk"] < len(self.names)  # else the index is damaged
+                there = some[there][real]
+                chunks[there], rows[there] = found["chunk"][real], found["row"][real]
         return chunks, rows
 
 

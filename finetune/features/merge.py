@@ -20,9 +20,7 @@ from finetune.features.chunk import FEATURES, Chunk, DamagedChunk, write_chunk
 from finetune.features.index import ENTRY, Index, entries_of, look_up, read_index, write_index
 
 LARGE_BYTES = 64 << 20  # of a chunk of rows; half of it is large enough to stay
-MANY = (
-    64  # chunks, or one for each 1,024 rows that are merged: the index is written anew for a sixteenth of it at least
-)
+MANY = 64  # chunks, or one for each 1,024 merged rows: an index is written anew for a sixteenth of it at least
 LOCK = "merge.lock"
 
 Damaged = Callable[[Chunk, object], None]
@@ -59,14 +57,14 @@ def merge_alone(folder: Path, damaged: Damaged) -> bool:
     large = np.array([stat is not None and stat.st_size >= LARGE_BYTES // 2 for stat in stats], bool)
     there = [number for number, stat in enumerate(stats) if stat is not None]
     small = sorted((n for n in there if not large[n]), key=lambda n: (stats[n].st_mtime_ns, index.names[n]))
-    if len(small) < 2:
+    adopted = without_merged(index, large, index.loose[large[index.loose["chunk"]]])  # left by a kill before the index
+    if len(small) < 2 and not len(adopted):
         return False
     stay = [number for number in range(len(chunks)) if large[number]]
     names = [index.names[number] for number in stay]
     numbers = np.full(len(chunks), -1, np.int64)
     numbers[stay] = np.arange(len(stay))
 
-    adopted = without_merged(index, large, index.loose[large[index.loose["chunk"]]])  # left by a kill before the index
     new = [np.array(adopted)]
     new[0]["chunk"] = numbers[adopted["chunk"]]
     for keys, rows in full_chunks(fresh_rows(index, [chunks[n] for n in small], large, adopted, damaged)):

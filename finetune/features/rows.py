@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 
 from datasets.base import MachineFault, cannot_read
@@ -26,16 +28,15 @@ class StoredRows:
 
     def __init__(self, store: FeatureStore, keys: np.ndarray):
         """`keys`: S32 (N,)."""
-        index = store.read_index()
-        self.store, self.keys, self.names = store, keys, index.names
-        self.chunk, self.row = index.find(keys)  # int32 (N,), -1 where there is none
+        self.store, self.keys = store, keys
+        self.index = store.read_index()
+        self.chunk, self.row = self.index.find(keys)  # int32 (N,), -1 where there is none
         self.checked = np.zeros(len(keys), bool)
-        self.missed: set[str] = set()
         self.numbers = np.arange(len(keys), dtype=np.int32)
         self.dtype, self.shape = np.dtype(store.dtype), (len(keys), 0)
         for number in np.unique(self.chunk[self.chunk >= 0]):
             try:
-                first = Chunk(store.folder, self.names[number]).rows()
+                first = Chunk(store.folder, self.index.names[number]).rows()
             except (DamagedChunk, FileNotFoundError, PermissionError):  # as is found when its rows are read
                 continue
             self.dtype, self.shape = first.dtype, (len(keys), *first.shape[1:])
@@ -91,37 +92,50 @@ class StoredRows:
 
     def _read(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(rows (k, ...), bool (k,): which of them were changed on the disk)."""
-        while True:  # each turn either ends or remembers another name in `missed`
-            try:
-                return self._read_now(places)
-            except Moved:
-                self._look_again()
-
-    def _read_now(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        chunks, rows = self.chunk[places], self.row[places]
         found = np.full((len(places), *self.shape[1:]), np.nan, self.dtype)
         changed = np.zeros(len(places), bool)
-        order = np.lexsort((rows, chunks))
-        for here in np.split(order, np.flatnonzero(np.diff(chunks[order])) + 1):
-            if not len(here) or chunks[here[0]] < 0:
-                continue
-            chunk = Chunk(self.store.folder, self.names[chunks[here[0]]])
-            try:
-                found[here], changed[here] = self._read_chunk(chunk, places[here])
-            except (FileNotFoundError, PermissionError) as error:
-                if chunk.name not in self.missed:
-                    self.missed.add(chunk.name)
-                    raise Moved from error
-                if isinstance(error, PermissionError):
-                    raise cannot_read(chunk.file(FEATURES), error) from error
-                changed[here] = True
-            except DamagedChunk:
-                changed[here] = True
+        left = np.flatnonzero(self.there[places])
+        while len(left):
+            chunks = self.chunk[places[left]]
+            order = np.lexsort((self.row[places[left]], chunks))
+            left, bounds, done = left[order], np.flatnonzero(np.diff(chunks[order])) + 1, 0
+            with contextlib.suppress(Moved):  # then what is left may be elsewhere, too
+                for of_one in np.split(left, bounds):
+                    try:
+                        found[of_one], changed[of_one] = self._read_chunk(places[of_one])
+                    except DamagedChunk:
+                        changed[of_one] = True
+                    done += len(of_one)
+            left = left[done:]
         return found, changed
 
-    def _read_chunk(self, chunk: Chunk, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _read_chunk(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `_read`, of rows that are in one chunk.
+
+        Raises:
+            DamagedChunk
+            Moved: another run has merged chunks; where the rows are now has been looked up.
+        """
+        chunk = Chunk(self.store.folder, self.index.names[self.chunk[places[0]]])
+        try:
+            return self._read_there(chunk, places)
+        except (FileNotFoundError, PermissionError) as error:
+            before = self.index.file
+            lost = self._look_up_again()
+            if lost.any():
+                raise MachineFault(
+                    f"{self.store.folder}: {lost.sum()} rows of the feature cache were removed since this run began. "
+                    "Repeat the command: they are computed again."
+                ) from error
+            if before == self.index.file and chunk.name in self.index.names[: self.index.merged_count]:
+                if isinstance(error, PermissionError):
+                    raise cannot_read(chunk.file(FEATURES), error) from error
+                raise DamagedChunk("a file of it is not there any more") from error
+            raise Moved from error
+
+    def _read_there(self, chunk: Chunk, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if self.checked[places].all():
-            found, changed = chunk.rows()[self.row[places]], False
+            found, changed = chunk.rows()[self.row[places]], np.zeros(len(places), bool)
         else:
             found, changed = chunk.read(self.keys[places], self.row[places])
             self.checked[places] = ~changed
@@ -129,25 +143,16 @@ class StoredRows:
             raise DamagedChunk("its rows have another shape")
         return found, changed
 
-    def _look_again(self) -> None:
-        """Another run has merged chunks."""
-        lost = self._look_up_again()
-        if lost.any():
-            raise MachineFault(
-                f"{self.store.folder}: {lost.sum()} rows of the feature cache were removed since this run began. "
-                "Repeat the command: they are computed again."
-            )
-
     def _look_up_again(self) -> np.ndarray:
         """bool (N,): which rows are gone. What was found to be changed stays away."""
-        index, there = self.store.read_index(), self.there
-        self.names, (chunk, row) = index.names, index.find(self.keys)
+        self.index, there = self.store.read_index(), self.there
+        chunk, row = self.index.find(self.keys)
         self.chunk, self.row = np.where(there, chunk, -1), np.where(there, row, -1)
         return there & (chunk < 0)
 
     def _drop(self, places: np.ndarray) -> int:
         """How many rows went; with those of a chunk that went as a whole."""
-        names = {self.names[number] for number in self.chunk[places]}
+        names = {self.index.names[number] for number in self.chunk[places]}
         self.store.drop(names, np.unique(self.keys[places]), "its checksum differs")
         self.chunk[places] = -1
         return len(places) + int(self._look_up_again().sum())
