@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -33,14 +34,7 @@ class StoredRows:
         self.chunk, self.row = self.index.find(keys)  # int32 (N,), -1 where there is none
         self.checked = np.zeros(len(keys), bool)
         self.numbers = np.arange(len(keys), dtype=np.int32)
-        self.dtype, self.shape = np.dtype(store.dtype), (len(keys), 0)
-        for number in np.unique(self.chunk[self.chunk >= 0]):
-            try:
-                first = Chunk(store.folder, self.index.names[number]).rows()
-            except (DamagedChunk, FileNotFoundError, PermissionError):  # as is found when its rows are read
-                continue
-            self.dtype, self.shape = first.dtype, (len(keys), *first.shape[1:])
-            break
+        self.dtype, self.shape = np.dtype(store.dtype), (len(keys), *self._shape_of_a_row())
         self.ndim = len(self.shape)
 
     @property
@@ -109,16 +103,51 @@ class StoredRows:
             left = left[done:]
         return found, changed
 
+    def _shape_of_a_row(self) -> tuple[int, ...]:
+        """(0,) where there is none."""
+        looked_at: set[str] = set()
+        while True:
+            left = {self.index.names[number] for number in np.unique(self.chunk[self.there])} - looked_at
+            if not left:
+                return (0,)
+            chunk = Chunk(self.store.folder, min(left))
+            try:
+                with self._where_it_is(chunk):
+                    return chunk.rows().shape[1:]
+            except Moved:
+                continue
+            except DamagedChunk:
+                looked_at.add(chunk.name)
+
     def _read_chunk(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As `_read`, of rows that are in one chunk.
 
         Raises:
             DamagedChunk
-            Moved: another run has merged chunks; where the rows are now has been looked up.
+            Moved: see `_where_it_is`.
         """
-        chunk = Chunk(self.store.folder, self.index.names[self.chunk[places[0]]])
+        chunk, rows = Chunk(self.store.folder, self.index.names[self.chunk[places[0]]]), self.row[places]
+        with self._where_it_is(chunk):
+            if self.checked[places].all():
+                found, changed = chunk.rows()[rows], np.zeros(len(places), bool)
+            else:
+                found, changed = chunk.read(self.keys[places], rows)
+        if found.shape[1:] != self.shape[1:]:
+            raise DamagedChunk("its rows have another shape")
+        self.checked[places] = ~changed
+        return found, changed
+
+    @contextlib.contextmanager
+    def _where_it_is(self, chunk: Chunk) -> Iterator[None]:
+        """Around what reads a chunk.
+
+        Raises:
+            Moved: another run has merged it meanwhile; where the rows are now has been looked up.
+            DamagedChunk: it should be there, and is not.
+            MachineFault: rows are nowhere any more, or cannot be read.
+        """
         try:
-            return self._read_there(chunk, places)
+            yield
         except (FileNotFoundError, PermissionError) as error:
             before = self.index.file
             lost = self._look_up_again()
@@ -127,21 +156,11 @@ class StoredRows:
                     f"{self.store.folder}: {lost.sum()} rows of the feature cache were removed since this run began. "
                     "Repeat the command: they are computed again."
                 ) from error
-            if before == self.index.file and chunk.name in self.index.names[: self.index.merged_count]:
-                if isinstance(error, PermissionError):
-                    raise cannot_read(chunk.file(FEATURES), error) from error
-                raise DamagedChunk("a file of it is not there any more") from error
-            raise Moved from error
-
-    def _read_there(self, chunk: Chunk, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        if self.checked[places].all():
-            found, changed = chunk.rows()[self.row[places]], np.zeros(len(places), bool)
-        else:
-            found, changed = chunk.read(self.keys[places], self.row[places])
-            self.checked[places] = ~changed
-        if found.shape[1:] != self.shape[1:]:
-            raise DamagedChunk("its rows have another shape")
-        return found, changed
+            if before != self.index.file or chunk.name not in self.index.names[: self.index.merged_count]:
+                raise Moved from error
+            if isinstance(error, PermissionError):
+                raise cannot_read(chunk.file(FEATURES), error) from error
+            raise DamagedChunk("a file of it is not there any more") from error
 
     def _look_up_again(self) -> np.ndarray:
         """bool (N,): which rows are gone. What was found to be changed stays away."""
