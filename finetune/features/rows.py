@@ -11,6 +11,7 @@ from datasets.base import MachineFault, cannot_read
 from finetune.features.chunk import FEATURES, Chunk, DamagedChunk
 from finetune.features.store import FeatureStore
 
+HELD_BYTES = 1 << 29  # of rows that a run reads into memory; more stay on the disk
 CHECKED_AT_START = 1 << 30  # bytes; of more rows each is checked when it is read, for reading them all takes minutes
 AT_ONCE = 1 << 25  # bytes
 
@@ -175,3 +176,11 @@ class StoredRows:
         self.store.drop(names, np.unique(self.keys[places]), "its checksum differs")
         self.chunk[places] = -1
         return len(places) + int(self._look_up_again().sum())
+
+
+def held(rows: np.ndarray | StoredRows, wanted: np.ndarray | None = None) -> np.ndarray | StoredRows:
+    """The `wanted` rows (n,), or all of them: in memory, or still in the store where they are more than HELD_BYTES."""
+    wanted = np.arange(len(rows)) if wanted is None else wanted
+    if not isinstance(rows, StoredRows) or len(wanted) * rows.nbytes <= HELD_BYTES * len(rows):
+        return rows[wanted]
+    return rows.part(wanted)

@@ -12,6 +12,7 @@ from finetune.config import Config
 from finetune.device import Device
 from finetune.features.cache import Features, extract
 from finetune.features.engines.choose import choose_engine
+from finetune.features.rows import HELD_BYTES
 from finetune.features.usable import grouped, usable_split
 from finetune.inputs import load_inputs, log_inputs
 from finetune.insight.study import rows_of, study
@@ -23,6 +24,9 @@ def beside_a_run(config: Config, dataset: Dataset, found: Features, split: Split
     """Whether it came of it; the run is complete without."""
     if not config.insight.in_runs:
         log.info("how far to trust this number: python -m finetune insight %s", shlex.quote(str(folder)))
+        return True
+    if found.rows.nbytes > HELD_BYTES:
+        log.info("insight: left out, for it would hold %.1f GB of features in memory", found.rows.nbytes / 1e9)
         return True
     try:
         study(rows_of(dataset, found, split, grouped(dataset, config, found)), config, folder)
