@@ -165,10 +165,10 @@ STEPS = {
 
 def measure(name: str, place: Path, count: int, features: int) -> None:
     """In a process of its own."""
-    import mindspore  # noqa: F401
-
     from benchmarks.contest import peak_mb, report
+    from finetune.device import init_device
 
+    init_device("CPU")
     todo = STEPS[name](place, count, features)
     before, started = peak_mb(), time.perf_counter()
     seconds = todo()
