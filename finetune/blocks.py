@@ -21,6 +21,7 @@ from finetune.device import Device
 from finetune.evaluation.calibrate import Confidence, fit_on_validation
 from finetune.features.cache import Features, extract
 from finetune.features.engines.choose import choose_engine
+from finetune.features.rows import held
 from finetune.features.views import PLAIN, Views
 from finetune.trained import load_trained, save_trained
 from finetune.training.networks import Head
@@ -90,14 +91,15 @@ def fine_tune(
 def cut_rows(
     config: Config, device: Device, dataset: Dataset, backbone: Backbone, split: Split
 ) -> tuple[np.ndarray, np.ndarray]:
-    """float16 (V * N, C, H, W), all views of the training pictures, and the same of the plain validation pictures."""
+    """float16 (V * N, C, H, W), all views of the training pictures, and the same of the plain validation pictures; left
+    in the store where they are many."""
     engine = choose_engine(backbone, device, config, config.model.cut)
     found = []
     for rows, views in ((split.train, views_of(config)), (split.valid, PLAIN)):
         paths = [dataset.paths[row] for row in rows]
         features = extract(paths, backbone, engine, config.cache_dir, device.threads, views, config.model.cut)
         check_readable(features, dataset)
-        found.append(features.rows[:])
+        found.append(held(features.rows))
     train, valid = found
     return train, valid if len(valid) else np.empty((0, *train.shape[1:]), train.dtype)
 

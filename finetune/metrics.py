@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 CALIBRATION_BINS = 10
+ROWS_AT_ONCE = 8192
 
 
 def summarise(probabilities: np.ndarray, y: np.ndarray, classes: tuple[str, ...]) -> dict:
@@ -72,10 +73,26 @@ def majority_class(train_y: np.ndarray, y: np.ndarray) -> dict:
 
 def nearest_class_mean(train_x: np.ndarray, train_y: np.ndarray, x: np.ndarray, y: np.ndarray) -> dict:
     """The class whose mean training feature is nearest: what the backbone knows without training."""
-    train_x, x = train_x.reshape(len(train_x), -1), x.reshape(len(x), -1)  # pixels are features too
-    means = np.stack([train_x[train_y == label].mean(0) for label in range(train_y.max() + 1)])  # (C, D)
-    distances = (means**2).sum(1) - 2 * x @ means.T  # squared, less a term that is the same for all classes
-    return accuracy_with_interval(distances.argmin(1), y)
+    counts = np.maximum(np.bincount(train_y), 1)
+    means = np.zeros((len(counts), int(np.prod(train_x.shape[1:]))))  # (C, D)
+    for rows in pieces(len(train_x)):
+        some_x, some_y = flat(train_x[rows]), train_y[rows]
+        for label in np.unique(some_y):
+            means[label] += some_x[some_y == label].sum(0, dtype=np.float64)
+    means = (means / counts[:, None]).astype(np.float32)
+    # squared distances, less a term that is the same for all classes
+    nearest = [((means**2).sum(1) - 2 * flat(x[rows]) @ means.T).argmin(1) for rows in pieces(len(x))]
+    return accuracy_with_interval(np.concatenate(nearest), y)
+
+
+def pieces(count: int) -> list[slice]:
+    """Of rows that may lie on the disk."""
+    return [slice(start, start + ROWS_AT_ONCE) for start in range(0, count, ROWS_AT_ONCE)]
+
+
+def flat(rows: np.ndarray) -> np.ndarray:
+    """(n, D): pixels are features too."""
+    return rows.reshape(len(rows), -1)
 
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:

@@ -30,6 +30,7 @@ from finetune.evaluation.evaluate import Evaluation, evaluate, write_predictions
 from finetune.evaluation.summary import no_better_than, summary
 from finetune.features.cache import Features, extract, write_views
 from finetune.features.engines.choose import choose_engine
+from finetune.features.rows import held
 from finetune.features.usable import Findings, usable_split
 from finetune.inputs import load_inputs, log_inputs
 from finetune.insight.look import beside_a_run, novelty_of_a_run
@@ -103,7 +104,9 @@ def learn(config: Config, device: Device, reporter: Ahead, *others: Ahead) -> tu
     write_split(folder / "split.json", dataset, split)
     clock.lap("features")
 
-    train_rows, valid_rows, eval_rows = ((found.rows[rows], dataset.labels[rows]) for rows in vars(split).values())
+    train_rows, valid_rows, eval_rows = (
+        (held(found.rows, rows), dataset.labels[rows]) for rows in vars(split).values()
+    )
     network = make()
     trainer = Trainer(network, (train_x, train_rows[1]), valid_rows, config.train, len(dataset.classes), config.seed)
     before = evaluate(trainer.predictor, *eval_rows, dataset.classes)
@@ -185,10 +188,10 @@ def on_backbone(
     engine = choose_engine(backbone, device, config)
     found = extract(dataset.paths, backbone, engine, config.cache_dir, device.threads)
     split, findings = usable_split(dataset, found, config)
-    seen = found.rows[split.train]
+    seen = held(found.rows, split.train)
     if config.data.views_per_picture > 1 and config.model.cut is None:  # else they are for the blocks
         trained = [dataset.paths[row] for row in split.train]
-        seen = extract(trained, backbone, engine, config.cache_dir, device.threads, views_of(config)).rows[:]
+        seen = held(extract(trained, backbone, engine, config.cache_dir, device.threads, views_of(config)).rows)
     classes, model = len(dataset.classes), config.model
     return (
         found,

@@ -14,6 +14,7 @@ import pytest
 from conftest import RED_GREEN, TOY_RECORD, TOY_SPEC, draw_toy, draw_toys
 from PIL import Image
 
+import finetune.features.chunk
 import finetune.features.digests
 import finetune.features.store
 from datasets.base import InputError
@@ -239,7 +240,7 @@ def test_a_cache_that_is_read_only_is_used_when_it_has_everything(pictures, cach
     def refuse(path, write):
         raise OSError(errno.EROFS, "Read-only file system", str(path))
 
-    for module in (finetune.features.store, finetune.features.digests):
+    for module in (finetune.features.store, finetune.features.chunk, finetune.features.digests):
         monkeypatch.setattr(module, "replace_file", refuse)
     monkeypatch.setattr(finetune.features.digests, "SETTLED_SECONDS", -1)  # it wants to remember them
     assert np.array_equal(run(pictures, cache).rows, first)
@@ -253,7 +254,7 @@ def test_a_cache_that_is_read_only_is_used_when_it_has_everything(pictures, cach
     changed = bytearray(chunk.read_bytes())
     changed[-3] ^= 1
     chunk.write_bytes(changed)
-    monkeypatch.setattr(finetune.features.store.FeatureStore, "_remove_chunk", lambda *_: None)
+    monkeypatch.setattr(finetune.features.chunk.Chunk, "remove", lambda *_: None)
     with pytest.raises(InputError, match="cannot be written"):  # and the changed rows are not taken for right
         run(pictures, cache)
 

@@ -5,6 +5,7 @@ import os
 import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from finetune.features import digests
@@ -166,3 +167,35 @@ def test_a_missing_file_is_named_and_the_others_are_read(tmp_path):
     keys, damaged = hash_files(paths, tmp_path, threads=2)
     assert keys == [digest(paths[0]), digest(paths[1]), str(paths[2])]
     assert list(damaged) == [str(paths[2])]
+
+
+def test_what_earlier_versions_remembered_is_used(tmp_path, reads, much_later):
+    paths = files_in(tmp_path)
+    hash_files(paths, tmp_path, threads=2)
+    records = np.load(tmp_path / "files.npy")
+    earlier = np.zeros(5, digests.EARLIER)
+    earlier["stat"], earlier["sha256"] = np.ascontiguousarray(records["stat"]).view("V40"), records["sha256"]
+    np.save(tmp_path / "files.npy", earlier[[3, 0, 4, 2, 1]])
+    keys, _ = hash_files(paths, tmp_path, threads=2)
+    assert keys == [digest(path) for path in paths] and len(reads) == 5
+
+
+def test_many_files_in_any_order_are_known_again(tmp_path, reads, much_later, monkeypatch):
+    monkeypatch.setattr(digests, "AT_ONCE", 7)
+    paths = files_in(tmp_path, 60)[::-1]
+    hash_files(paths[:20], tmp_path, threads=2)
+    for some in (paths[10:], paths, paths[::2]):
+        assert hash_files(some, tmp_path, threads=2)[0] == [digest(path) for path in some]
+    assert len(reads) == 60
+
+
+def test_the_files_that_were_not_seen_for_the_longest_time_are_forgotten(tmp_path, reads, monkeypatch):
+    monkeypatch.setattr(digests, "MOST_REMEMBERED", 4)
+    paths = files_in(tmp_path, 5)
+    for days, some in ((1, paths[:3]), (2, paths[1:4]), (3, paths[4:])):
+        later = SimpleNamespace(time_ns=lambda days=days: time.time_ns() + days * digests.DAY_NS)
+        monkeypatch.setattr(digests, "time", later)
+        hash_files(some, tmp_path, threads=1)
+    reads.clear()
+    hash_files(paths, tmp_path, threads=1)
+    assert list(map(str, reads)) == [str(paths[0])]

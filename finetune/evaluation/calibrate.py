@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from finetune.features.rows import held
 from finetune.metrics import calibration_error, cross_entropy
 
 if TYPE_CHECKING:  # predictions by ONNX need no MindSpore
@@ -118,7 +119,7 @@ def out_of_fold(train: Train, x: np.ndarray, y: np.ndarray, fold: np.ndarray) ->
     pieces = {}
     for held_out in range(fold.max() + 1):
         rows = fold != held_out
-        pieces[held_out] = train(np.flatnonzero(rows))(x[~rows])
+        pieces[held_out] = train(np.flatnonzero(rows))(held(x, np.flatnonzero(~rows)))
     probabilities = np.empty((len(y), pieces[0].shape[1]))
     for held_out, piece in pieces.items():
         probabilities[fold == held_out] = piece

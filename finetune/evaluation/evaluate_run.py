@@ -19,6 +19,7 @@ from finetune.device import Device
 from finetune.evaluation.evaluate import evaluate
 from finetune.features.cache import extract
 from finetune.features.engines.choose import choose_engine
+from finetune.features.rows import held
 from finetune.run_folder import evaluation_pictures, read_json
 from finetune.trained import load_trained
 from finetune.training.predictor import Predictor
@@ -51,7 +52,9 @@ def show(run: Path, dataset_path: str | None, config: Config, device: Device) ->
             f"{dataset_path or split['root']}: none of its {len(pictures)} pictures can be read, see above. "
             "Put them back, or give other pictures with --dataset_path."
         )
-    metrics = evaluate(Predictor(trained.head), rows[readable], labels[readable], trained.classes).metrics
+    metrics = evaluate(
+        Predictor(trained.head), held(rows, np.flatnonzero(readable)), labels[readable], trained.classes
+    ).metrics
     low, high = metrics["interval"]
     log.info(
         "%d pictures: accuracy %.1f %%, 95 %% interval %.1f .. %.1f %%, loss %.4f",

@@ -21,9 +21,11 @@ from datasets.base import Dataset, Split
 from datasets.files import replace_file
 from datasets.folder import VIEWS_FOLDER
 from datasets.image import PIPELINE_VERSION, ImageSpec
+from finetune.features.chunk import KEY
 from finetune.features.compute import compute
 from finetune.features.digests import hash_files
-from finetune.features.store import FeatureStore, StoredRows
+from finetune.features.rows import StoredRows
+from finetune.features.store import FeatureStore
 from finetune.features.views import PLAIN, Views
 
 if TYPE_CHECKING:
@@ -69,37 +71,47 @@ def extract(
     facts = store_facts(spec, backbone.digest, engine.numeric_class, cut)
     store = FeatureStore(Path(cache_dir), facts, np.float32 if cut is None else np.float16)
     contents, damaged = hash_files(paths, Path(cache_dir), threads)
-    index = store.read_index()
-    damaged_chunks = store.drop_damaged({index[key][0] for key in keys_of(contents, views) if key in index})
-    index = {key: place for key, place in index.items() if place[0] not in damaged_chunks}
-    wanted = [(row, view) for row in first_of_each(contents) for view in range(views.count)]
-    missing = [(row, view) for row, view in wanted if views.key(contents[row], view) not in index]
+    store.merge_if_many()
+    rows = StoredRows(store, keys_of(contents, views))
+    rows.drop_changed()
+    wanted = missing(contents, views, rows.there)
     computed, seconds = 0, 0.0
-    if missing:
+    if wanted:
         store.check_writable()
         started = time.perf_counter()
-        computed = compute(missing, paths, contents, views, spec, engine, store, damaged, threads)
+        computed = compute(wanted, paths, contents, views, spec, engine, store, damaged, threads)
         seconds = time.perf_counter() - started
-        index = store.read_index()
+        rows = StoredRows(store, keys_of(contents, views))
     rate = f", {computed / seconds:.1f} images/s" if computed else ""
     log.info("features: %d computed in %.1f s%s; the others cached", computed, seconds, rate)
-    plain = views.count * [index.get(key) for key in contents]  # also for a view that is lacking
-    places = [index.get(key, other) for key, other in zip(keys_of(contents, views), plain)]
-    readable = np.array([key in index for key in contents], dtype=bool)
+    readable = rows.there[: len(contents)]
+    if not rows.there.all():  # also for a view that is lacking: the plain one
+        plain = np.tile(rows.keys[: len(contents)], views.count)
+        rows = StoredRows(store, np.where(rows.there, rows.keys, plain))
     unreadable = {row: damaged.get(contents[row], "cannot be read") for row in np.flatnonzero(~readable)}
     damaged = {str(paths[row]): reason for row, reason in unreadable.items()}
     odd = store.read_tones()
     tones = {row: odd[key] for row, key in enumerate(contents) if key in odd and readable[row]}
-    return Features(StoredRows(places), contents, readable, damaged, tones, computed, seconds)
+    return Features(rows, contents, readable, damaged, tones, computed, seconds)
 
 
-def keys_of(contents: Sequence, views: Views) -> list:
-    """The keys of all views of N pictures, view by view; of a picture that could not be read its path."""
-    return [
-        views.key(content, view) if isinstance(content, bytes) else content
-        for view in range(views.count)
-        for content in contents
-    ]
+def keys_of(contents: Sequence, views: Views) -> np.ndarray:
+    """S32 (V * N,), the keys of all views of N pictures, view by view; empty for a picture that could not be read."""
+    keys = np.zeros(views.count * len(contents), KEY)
+    for view in range(views.count):
+        some = [views.key(content, view) if isinstance(content, bytes) else b"" for content in contents]
+        keys[view * len(contents) : (view + 1) * len(contents)] = some
+    return keys
+
+
+def missing(contents: Sequence, views: Views, there: np.ndarray) -> list[tuple[int, int]]:
+    """(row, view) of what must be computed, by row; the same picture twice once. `there`: bool (V * N,)."""
+    found, first = [], {}
+    for row, view in np.argwhere(~there.reshape(views.count, -1).T).tolist():
+        content = contents[row]
+        if isinstance(content, bytes) and first.setdefault(content, row) == row:
+            found.append((row, view))
+    return found
 
 
 def store_facts(spec: ImageSpec, weights_digest: str, numeric_class: str, cut: int | None = None) -> dict:
@@ -111,15 +123,6 @@ def store_facts(spec: ImageSpec, weights_digest: str, numeric_class: str, cut: i
         "layer": LAYER if cut is None else f"block_{cut}",
         "numeric_class": numeric_class if cut is None else numeric_class + FLOAT16,
     }
-
-
-def first_of_each(keys: Sequence) -> list[int]:
-    """The rows where a key stands for the first time: the same picture twice is computed once."""
-    first = {}
-    for row, key in enumerate(keys):
-        if isinstance(key, bytes):
-            first.setdefault(key, row)
-    return list(first.values())
 
 
 def write_views(dataset: Dataset, features: Features, split: Split) -> None:

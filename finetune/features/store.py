@@ -1,36 +1,35 @@
-"""The feature store on disk: whole chunks of rows, found by the sha256 of the picture's bytes.
+"""The feature store: whole chunks of rows, found by the sha256 of the picture's bytes.
 
     <cache_dir>/features/<facts>/facts.json
-    <cache_dir>/features/<facts>/<chunk>.features.npy     float32 (n, D), or float16 (n, C, H, W) in front of a cut
-    <cache_dir>/features/<facts>/<chunk>.crc32            of the file of features, 8 hexadecimal digits
-    <cache_dir>/features/<facts>/<chunk>.keys.npy         uint8 (n, 32), written last: marks it complete; <chunk> is
-                                                          the sha256 of what is in it
-    <cache_dir>/features/<facts>/<chunk>.tones.json       {key: what is odd about the picture}, of few
+    <cache_dir>/features/<facts>/<chunk>.*            rows, their checksums and their keys: finetune.features.chunk
+    <cache_dir>/features/<facts>/index.json           where each row is: finetune.features.index
+    <cache_dir>/features/<facts>/<any>.tones.json     {key: what is odd about the picture}, of few
 
 <facts> is the sha256 of everything beside the picture that decides its numbers. Files appear by rename
 and are never changed, so a killed run leaves only whole chunks, and two runs at once at worst compute
-the same rows twice.
+the same rows twice. Small chunks become large ones: finetune.features.merge.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import logging
 import time
-import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from datasets.base import InputError
-from datasets.files import replace_file
+from datasets.files import one_at_a_time, replace_file
+from finetune.features.chunk import CHECKS, CRC32, FEATURES, KEY, KEYS, Chunk, write_chunk
+from finetune.features.index import ENTRIES, ENTRY, Index, read_index, read_merged, write_index
+from finetune.features.merge import LOCK, many, merge
 
-PIECE_BYTES = 1 << 22
-STALE_SECONDS = 24 * 3600  # temporary files of killed runs are removed after this
+STALE_SECONDS = 24 * 3600  # leftovers of killed runs are removed after this
+TONES = ".tones.json"
 
 log = logging.getLogger("finetune")
 
@@ -48,6 +47,7 @@ class FeatureStore:
                 replace_file(self.folder / "facts.json", lambda f: f.write(json.dumps(facts, indent=1).encode()))
         except OSError as error:
             raise self._not_writable(error) from error
+        self.unmerged, self.many = 0, many(0)  # chunks that are not merged yet, and how many are too many
         self._remove_stale()
 
     def check_writable(self) -> None:
@@ -69,114 +69,98 @@ class FeatureStore:
         )
 
     def write_chunk(self, keys: Sequence[bytes], features: np.ndarray) -> None:
-        packed = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(len(keys), 32)
-        name = name_of(packed)
-        content = io.BytesIO()
-        np.save(content, features.astype(self.dtype, copy=False))
-        check = f"{zlib.crc32(content.getbuffer()):08x}".encode()
-        if not (self.folder / f"{name}.keys.npy").exists():  # else another run was first, with the same rows
-            replace_file(self.folder / f"{name}.features.npy", lambda f: f.write(content.getbuffer()))
-            replace_file(self.folder / f"{name}.crc32", lambda f: f.write(check))
-            replace_file(self.folder / f"{name}.keys.npy", lambda f: np.save(f, packed))
+        write_chunk(self.folder, np.array(keys, KEY), features.astype(self.dtype, copy=False))
+        self.unmerged += 1
+        if self.unmerged >= self.many:
+            self.merge()
 
-    def read_index(self) -> dict[bytes, tuple[Path, int]]:
-        """Key -> (features file, row in it). A chunk that does not read back whole is removed."""
-        index = {}
-        for keys_file in sorted(self.folder.glob("*.keys.npy")):
-            features_file = keys_file.with_name(keys_file.name.replace(".keys.", ".features."))
-            try:
-                keys = np.load(keys_file)
-                if name_of(keys) != keys_file.name.partition(".")[0]:
-                    raise ValueError("the keys were changed")
-                if len(np.load(features_file, mmap_mode="r")) != len(keys):
-                    raise ValueError("the number of rows differs")
-            except Exception as error:  # NumPy raises nearly any type on a damaged head
-                self._remove_chunk(features_file, error)
-                continue
-            index.update({key.tobytes(): (features_file, row) for row, key in enumerate(keys)})
-        return index
+    def merge_if_many(self) -> None:
+        """Of small chunks. It costs nothing but time where it does not come of it."""
+        names, merged, _ = read_merged(self.folder)
+        self.unmerged, self.many = len({*self._names_of(KEYS)} - {*names}), many(len(merged))
+        if self.unmerged >= self.many:
+            self.merge()
 
-    def drop_damaged(self, features_files: Iterable[Path]) -> set[Path]:
-        """Remove chunks in which a bit has changed since they were written. Which they were."""
-        dropped = set()
-        for file in features_files:
-            check = file.with_name(file.name.replace(".features.npy", ".crc32"))
-            if check.is_file() and check.read_bytes() != f"{crc32_of(file):08x}".encode():  # older ones have none
-                self._remove_chunk(file, "its checksum differs")
-                dropped.add(file)
-        return dropped
+    def merge(self) -> None:
+        self.unmerged = 0
+        if merge(self.folder, self._remove_chunk):
+            self.many = many(len(read_merged(self.folder)[1]))
+            self._merge_tones()
 
-    def _remove_chunk(self, features_file: Path, error: object) -> None:
-        log.warning("%s: damaged chunk of the feature cache, computed again (%s)", features_file, error)
-        for suffix in (".keys.npy", ".crc32", ".features.npy"):
-            with contextlib.suppress(OSError):
-                features_file.with_name(features_file.name.replace(".features.npy", suffix)).unlink()
+    def read_index(self) -> Index:
+        """As it is now. A chunk that does not read back whole is removed."""
+        return read_index(self.folder, self._remove_chunk)
 
-    def write_tones(self, tones: dict[bytes, str]) -> None:
+    def drop(self, names: set[str], keys: np.ndarray, error: object) -> None:
+        """Forget rows of these chunks that were changed on the disk; keys S32, sorted. A chunk that is not merged
+        yet is small, and goes as a whole."""
+        with contextlib.suppress(OSError), one_at_a_time(self.folder / LOCK):  # a read-only cache stays as it is
+            index = self.read_index()
+            merged = {*index.names[: index.merged_count]}
+            for name in sorted(names - merged):
+                self._remove_chunk(Chunk(self.folder, name), error)
+            if damaged := sorted(names & merged):
+                self._warn(Chunk(self.folder, damaged[0]), f"{len(keys)} rows in {len(damaged)} chunks: {error}")
+                numbers = np.arange(index.merged_count)
+                write_index(self.folder, index, index.names[: len(numbers)], numbers, np.empty(0, ENTRY), keys)
+                used = np.unique(read_merged(self.folder)[1]["chunk"])
+                for name in damaged:
+                    if index.names.index(name) not in used:  # the same rows may come again, under the same name
+                        Chunk(self.folder, name).remove()
+
+    def _remove_chunk(self, chunk: Chunk, error: object) -> None:
+        self._warn(chunk, error)
+        chunk.remove()
+
+    def _warn(self, chunk: Chunk, error: object) -> None:
+        log.warning("%s: damaged chunk of the feature cache, computed again (%s)", chunk.file(FEATURES), error)
+
+    def _names_of(self, suffix: str) -> list[str]:
+        return [file.name.removesuffix(suffix) for file in self.folder.glob(f"*{suffix}")]
+
+    def write_tones(self, tones: dict[bytes, str]) -> Path | None:
         """Remember what was odd about pictures, so that it is said when their rows come from the store, too."""
-        if tones:
-            text = json.dumps({key.hex(): tone for key, tone in sorted(tones.items())}).encode()
-            name = hashlib.sha256(text).hexdigest()[:32]
-            replace_file(self.folder / f"{name}.tones.json", lambda f: f.write(text))
+        if not tones:
+            return None
+        text = json.dumps({key.hex(): tone for key, tone in sorted(tones.items())}).encode()
+        file = self.folder / f"{hashlib.sha256(text).hexdigest()[:32]}{TONES}"
+        replace_file(file, lambda f: f.write(text))
+        return file
 
     def read_tones(self) -> dict[bytes, str]:
-        tones = {}
-        for file in sorted(self.folder.glob("*.tones.json")):
+        while True:
+            tones, files = {}, sorted(self.folder.glob(f"*{TONES}"))
             try:
-                tones.update({bytes.fromhex(key): str(tone) for key, tone in json.loads(file.read_bytes()).items()})
-            except OSError:  # another run has removed it
+                for file in files:
+                    tones |= self._read_tones(file)
+                return tones
+            except FileNotFoundError:  # another run has merged them
                 continue
-            except (ValueError, AttributeError) as error:
-                log.warning("%s: damaged, removed (%s)", file, error)
-                with contextlib.suppress(OSError):
-                    file.unlink()
-        return tones
+
+    def _read_tones(self, file: Path) -> dict[bytes, str]:
+        try:
+            return {bytes.fromhex(key): str(tone) for key, tone in json.loads(file.read_bytes()).items()}
+        except (ValueError, AttributeError) as error:
+            log.warning("%s: damaged, removed (%s)", file, error)
+            with contextlib.suppress(OSError):
+                file.unlink()
+            return {}
+
+    def _merge_tones(self) -> None:
+        files = sorted(self.folder.glob(f"*{TONES}"))
+        with contextlib.suppress(OSError):  # all of them once more, then the old ones go
+            together = self.write_tones({key: tone for file in files for key, tone in self._read_tones(file).items()})
+            for file in files:
+                if file != together:
+                    file.unlink(missing_ok=True)
 
     def _remove_stale(self) -> None:
-        for leftover in self.folder.glob("*.tmp"):
+        """What killed runs left: files half written, chunks half written or half removed, and indices out of use."""
+        whole, used = {*self._names_of(KEYS)}, read_merged(self.folder)[2]
+        parts = [file for kind in (FEATURES, CHECKS, CRC32) for file in self.folder.glob(f"*{kind}")]
+        leftovers = [file for file in parts if file.name.partition(".")[0] not in whole]
+        leftovers += [file for file in self.folder.glob(f"*{ENTRIES}") if file != used]
+        for leftover in [*self.folder.glob("*.tmp"), *leftovers]:
             with contextlib.suppress(OSError):  # another run was first, or the cache is read-only
                 if time.time() - leftover.stat().st_mtime > STALE_SECONDS:
                     leftover.unlink()
-
-
-def name_of(keys: np.ndarray) -> str:
-    """Of the chunk with these keys, uint8 (n, 32)."""
-    return hashlib.sha256(keys.tobytes()).hexdigest()[:32]
-
-
-def crc32_of(path: Path) -> int:
-    value = 0
-    with path.open("rb") as file:
-        while piece := file.read(PIECE_BYTES):
-            value = zlib.crc32(piece, value)
-    return value
-
-
-class StoredRows:
-    """(N, D) or (N, C, H, W), read from the chunks when rows are asked for: memory does not grow with N.
-
-    Understands what NumPy does of the first axis: `rows[7]`, `rows[10:20]`, `rows[indices]`, `rows[mask]`.
-    Rows that are not in the store are NaN.
-    """
-
-    def __init__(self, places: Sequence[tuple[Path, int] | None]):
-        self.files = list({place[0]: None for place in places if place})
-        number = {file: n for n, file in enumerate(self.files)}
-        self.file = np.array([number[place[0]] if place else -1 for place in places], np.int32)
-        self.row = np.array([place[1] if place else 0 for place in places], np.int32)
-        first = np.load(self.files[0], mmap_mode="r") if self.files else np.empty((0, 0), np.float32)
-        self.dtype, self.ndim, self.shape = first.dtype, first.ndim, (len(places), *first.shape[1:])
-
-    def __len__(self) -> int:
-        return len(self.file)
-
-    def __getitem__(self, wanted) -> np.ndarray:
-        files, rows = np.atleast_1d(self.file[wanted]), np.atleast_1d(self.row[wanted])
-        found = np.full((len(files), *self.shape[1:]), np.nan, self.dtype)
-        for number in np.unique(files[files >= 0]):
-            here = files == number
-            found[here] = np.load(self.files[number], mmap_mode="r")[rows[here]]
-        return found if np.ndim(self.file[wanted]) else found[0]
-
-    def __array__(self, dtype=None, copy=None) -> np.ndarray:
-        return self[:].astype(dtype or self.dtype, copy=False)

@@ -16,6 +16,7 @@ from finetune.device import Device
 from finetune.features.cache import Features, extract
 from finetune.features.engines.choose import choose_engine
 from finetune.features.groups import numbered
+from finetune.features.rows import HELD_BYTES
 from finetune.features.usable import grouped, usable_split
 from finetune.inputs import load_inputs, log_inputs
 from finetune.insight import novelty
@@ -28,6 +29,9 @@ def beside_a_run(config: Config, dataset: Dataset, found: Features, split: Split
     """Whether it came of it; the run is complete without."""
     if not config.insight.in_runs:
         log.info("how far to trust this number: python -m finetune insight %s", shlex.quote(str(folder)))
+        return True
+    if found.rows.nbytes > HELD_BYTES:
+        log.info("insight: left out, for it would hold %.1f GB of features in memory", found.rows.nbytes / 1e9)
         return True
     try:
         study(rows_of(dataset, found, split, grouped(dataset, config, found)), config, folder)
@@ -53,6 +57,9 @@ def novelty_of_a_run(
     """
     (folder / novelty.FILE).unlink(missing_ok=True)  # of a run that was here before
     if config.model.backbone is None or (tuned and not len(split.valid)):
+        return None
+    if found.rows.nbytes > HELD_BYTES:
+        log.info("novelty: left out, for it would hold %.1f GB of features in memory", found.rows.nbytes / 1e9)
         return None
     try:
         groups = grouped(dataset, config, found)

@@ -30,6 +30,14 @@ def train_epoch(
     train_steps: TrainSteps, device_x, places: np.ndarray, y, row_weights, batch_size: int, steps_a_call: int
 ) -> tuple[float, float]:
     """The rows of `device_x` at `places` (N,) once, with labels and weights (N,). Returns (mean loss, accuracy)."""
+    loss, weight, correct = train_rows(train_steps, device_x, places, y, row_weights, batch_size, steps_a_call)
+    return loss / weight, correct / len(places)
+
+
+def train_rows(
+    train_steps: TrainSteps, device_x, places: np.ndarray, y, row_weights, batch_size: int, steps_a_call: int
+) -> tuple[float, float, float]:
+    """The same. Returns the sums of the losses, of the weights and of the rows that were classified right."""
     count = len(places)
     steps = math.ceil(count / batch_size)
     shape = math.ceil(steps / steps_a_call) * steps_a_call, batch_size
@@ -45,4 +53,4 @@ def train_epoch(
         sums.append(train_steps(device_x, *batches, real))
     loss_sum = sum(float(loss.asnumpy()) for loss, _ in sums)
     correct_sum = sum(float(correct.asnumpy()) for _, correct in sums)
-    return loss_sum / float(weights.sum()), correct_sum / count
+    return loss_sum, float(weights.sum()), correct_sum

@@ -1,9 +1,9 @@
 """Trainer.fit -> train_epoch -> TrainStep: one loop, for a head on features as for a network on pictures.
 
-All rows stay on the device; a step is told which rows to take. The last batch of an epoch is filled
-up with rows of weight 0, so that no row is dropped. One graph is compiled, and it takes many steps a
-call: a step of a head is shorter than the way from Python to the graph and back. A second optimizer is
-a second phase of the same loop.
+All rows stay on the device, or a window of them where they are many (`finetune.training.windows`); a
+step is told which rows to take. The last batch of an epoch is filled up with rows of weight 0, so that
+no row is dropped. One graph is compiled, and it takes many steps a call: a step of a head is shorter
+than the way from Python to the graph and back. A second optimizer is a second phase of the same loop.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from mindspore import nn, ops
 
 from datasets.base import InputError
 from finetune.config import TrainConfig
+from finetune.features.rows import StoredRows
 from finetune.metrics import cross_entropy
 from finetune.training import augment
 from finetune.training.epoch import class_weights, draw_order, train_epoch
@@ -28,6 +29,7 @@ from finetune.training.optimizers import learning_rates, make_optimizer, phases
 from finetune.training.predictor import Predictor
 from finetune.training.step import TrainStep, TrainSteps
 from finetune.training.unfinished import State, Unfinished
+from finetune.training.windows import Windows
 
 STEPS_A_CALL = 50  # at most; Ctrl-C waits for the end of a call
 BATCH_SIZE = 64
@@ -74,8 +76,8 @@ class Trainer:
     def __init__(
         self,
         network: nn.Cell,
-        train: tuple[np.ndarray, np.ndarray],
-        valid: tuple[np.ndarray, np.ndarray],
+        train: tuple[np.ndarray | StoredRows, np.ndarray],
+        valid: tuple[np.ndarray | StoredRows, np.ndarray],
         config: TrainConfig,
         class_count: int,
         seed: int,
@@ -88,10 +90,11 @@ class Trainer:
         """
         self.network, self.valid, self.config, self.seed = network, valid, config, seed
         x, self.y = train
-        self.x, self.view_count = x[: len(self.y)], len(x) // len(self.y)
+        self.x, self.view_count = plain_view(x, len(self.y)), len(x) // len(self.y)
         self.batch_size = config.batch_size or min(BATCH_SIZE, max(1, len(self.x) // STEPS_AN_EPOCH))
-        self.device_x = ms.Tensor(x)
         self.steps_a_call = min(self.steps(len(self.x)), STEPS_A_CALL)  # for fewer rows too: another compiles anew
+        self.windows = Windows(x, self.batch_size, self.steps_a_call) if isinstance(x, StoredRows) else None
+        self.device_x = None if self.windows else ms.Tensor(x)
         self.class_weights = class_weights(self.y, class_count, config.class_weights)
         self.predictor = Predictor(network)
         self.phases = [Phase(network, phase, self.steps(len(self.x)), make) for phase in phases(config)]
@@ -146,15 +149,20 @@ class Trainer:
             started = time.perf_counter()
             if augment.is_on(config.augment):
                 self.device_x = ms.Tensor(augment.augment(self.x, config.augment, augment_rng))
-            order = rows[draw_order(self.y[rows], config.sampling, rng)]
+            if self.windows and config.sampling == "each":
+                order = self.windows.draw_order(rows, rng)
+            else:
+                order = rows[draw_order(self.y[rows], config.sampling, rng)]
             places = order
             if self.view_count > 1:
                 places = order + len(self.x) * view_rng.integers(self.view_count, size=len(order))
             self.network.set_train(True)
-            loss, accuracy = train_epoch(
-                *(phase.train_steps, self.device_x, places, self.y[order], row_weights[order]),
-                *(self.batch_size, self.steps_a_call),
-            )
+            drawn = places, self.y[order], row_weights[order]
+            if self.windows:
+                loss, accuracy = self.windows.train_epoch(phase.train_steps, *drawn)
+            else:
+                sizes = self.batch_size, self.steps_a_call
+                loss, accuracy = train_epoch(phase.train_steps, self.device_x, *drawn, *sizes)
             self.network.set_train(False)
             valid_loss, valid_accuracy = judge(self.predictor, *self.valid)
             seconds = time.perf_counter() - started
@@ -189,7 +197,9 @@ class Trainer:
     def digest(self, rows: np.ndarray) -> str:
         """Of all that decides what `fit` leaves."""
         found = hashlib.sha256(repr((self.config, self.seed, self.batch_size, self.view_count)).encode())
-        for values in (self.device_x.asnumpy(), self.y, *self.valid, rows, *arrays(self.start)):
+        x = self.windows.x if self.windows else self.device_x.asnumpy()
+        for values in (x, self.y, *self.valid, rows, *arrays(self.start)):
+            values = values.keys if isinstance(values, StoredRows) else values  # of their contents
             found.update(np.ascontiguousarray(values).data)
         return found.hexdigest()
 
@@ -210,6 +220,10 @@ class Trainer:
             yield
         finally:
             self.weights(*now)
+
+
+def plain_view(x: np.ndarray | StoredRows, count: int) -> np.ndarray | StoredRows:
+    return x.part(np.arange(count)) if isinstance(x, StoredRows) else x[:count]
 
 
 class Phase:
