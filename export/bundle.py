@@ -116,8 +116,6 @@ def write_models(
     from export.writers.mindir import write_mindir
     from export.writers.onnx_file import write_onnx
 
-    if "ONNX" in file_formats and trained.backbone is None:
-        raise InputError(f"ONNX is written for networks on a backbone; export {trained.name} as MINDIR.")
     writers = {"MINDIR": write_mindir, "ONNX": write_onnx}
     models = {}
     for file_format in writers:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from datasets.base import InputError
-from finetune.config_values import convert, flatten, read_yaml
+from finetune.config_values import convert, flatten, read_yaml, without_contradiction
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,10 @@ class ModelConfig:
     kernel: int = 5
     dilation: int = 1
     separable: bool = False  # each filter a channel first (depthwise), then 1x1 over the channels
+    convolution: str = "plain"  # plain; shuffle: in groups, which are mixed; binary: signs of weights and of inputs
+    groups: int = 2  # of a shuffle
+    width: float = 1.0  # times all filters and layers
+    residual: int = 0  # blocks behind each convolution, or each hidden layer of an mlp
 
     @property
     def cut(self) -> Optional[int]:
@@ -153,6 +157,7 @@ CHOICES = {
     "model.train_from": ("head", *(f"block_{number}" for number in range(1, 19))),
     "model.network": ("lenet5", "mlp"),
     "model.activation": ("relu", "sigmoid", "tanh", "elu", "leaky_relu", "prelu"),
+    "model.convolution": ("plain", "shuffle", "binary"),
     "train.optimizer": OPTIMIZERS,
     "train.second_optimizer": OPTIMIZERS,
     "train.sampling": ("each", "balanced"),
@@ -181,6 +186,9 @@ BOUNDS = {
     "model.paddings": (0, None),
     "model.kernel": (1, None),
     "model.dilation": (1, None),
+    "model.groups": (2, None),
+    "model.width": (0.01, 100),
+    "model.residual": (0, 20),
     "train.epochs": (1, None),
     "train.batch_size": (1, None),
     "train.learning_rate": (1e-9, None),
@@ -215,7 +223,7 @@ def load_config(yaml_path: Optional[str] = None, flags: Optional[dict[str, Any]]
     """Merge the defaults, a YAML file and flags given as {"section.key": value}.
 
     Raises:
-        InputError: no such file, an unknown key, a value of the wrong type or out of bounds.
+        InputError: no such file, an unknown key, a value of the wrong type or out of bounds, or two that contradict.
     """
     values = asdict(Config())
     if yaml_path:
@@ -223,7 +231,7 @@ def load_config(yaml_path: Optional[str] = None, flags: Optional[dict[str, Any]]
             _set(values, key, value, yaml_path)
     for key, value in (flags or {}).items():
         _set(values, key, value, "command line")
-    return _build(Config, values)
+    return without_contradiction(_build(Config, values))
 
 
 def to_yaml(config: Config) -> str:

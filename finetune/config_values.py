@@ -1,4 +1,5 @@
-"""From a YAML file, or from what is typed after --set, to values of the types that the settings have."""
+"""From a YAML file, or from what is typed after --set, to values of the types that the settings have; and which of them
+make no sense together."""
 
 from __future__ import annotations
 
@@ -68,3 +69,36 @@ def _parse(value: Any, kind: type) -> Any:
     if kind is int and isinstance(value, float) and value != int(value):
         raise ValueError
     return kind(value)
+
+
+def without_contradiction(config: Any) -> Any:
+    """The `finetune.config.Config`, if its settings make sense together.
+
+    Raises:
+        InputError: they do not.
+    """
+    model = config.model
+    scratch, convolution = model.backbone is None, model.convolution
+    for found, reason in (
+        (
+            not scratch and (convolution, model.width, model.residual) != ("plain", 1, 0),
+            "model.convolution, model.width and model.residual are of networks from scratch, and model.backbone is "
+            f"{model.backbone}. Use --set model.backbone=null, or leave them out.",
+        ),
+        (
+            convolution != "plain" and model.network == "mlp",
+            f"model.convolution {convolution}: an mlp has no convolutions. Use --set model.network=lenet5.",
+        ),
+        (
+            convolution != "plain" and model.separable,
+            f"model.convolution {convolution} and model.separable are two kinds of one layer. Choose one of them.",
+        ),
+        (
+            convolution == "binary" and model.residual,
+            "model.convolution binary and model.residual: a sum in front of a sign takes part of its meaning. Leave "
+            "one of them out.",
+        ),
+    ):
+        if found:
+            raise InputError(reason)
+    return config

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 
 import mindspore as ms
@@ -97,9 +98,13 @@ def test_the_copied_bundle_verifies_itself(digits_run):
     assert done.returncode == 0 and "4 golden pictures give the stored inputs" in done.stdout, done.stderr
 
 
-def test_onnx_of_a_network_from_scratch_is_refused_in_words(digits_run):
-    done = call("export", digits_run, "--file_format", "ONNX")
-    assert done.returncode == 2 and "export mlp as MINDIR" in done.stderr
+def test_onnx_of_a_network_from_scratch_is_the_network(digits_run, tmp_path):
+    run = shutil.copytree(digits_run, tmp_path / "digits")
+    done = call("export", run, "--file_format", "MINDIR", "ONNX", "--input_form", "tensor", "image")
+    assert done.returncode == 0, done.stderr
+    models = read(run, "export/parity.json")["models"]
+    assert set(models) == {"mlp.mindir", "mlp_image.mindir", "mlp.onnx", "mlp_image.onnx"}
+    assert all(one["equal"] and one["same_class"] == 450 for one in models.values())
 
 
 def xor(seed: int) -> float:
