@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import mindspore as ms
 import numpy as np
 from mindspore import nn
 from onnx import helper, numpy_helper
@@ -24,8 +25,9 @@ class Graph:
         self.nodes, self.arrays = [], []
 
     def array(self, values) -> str:
-        values = values.asnumpy() if hasattr(values, "asnumpy") else np.asarray(values)
-        name = f"array{len(self.arrays)}"
+        """A parameter is called as in the network, with underscores."""
+        name = values.name.replace(".", "_") if isinstance(values, ms.Parameter) else f"array{len(self.arrays)}"
+        values = values.asnumpy() if isinstance(values, ms.Tensor) else np.asarray(values)
         self.arrays.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
         return name
 
