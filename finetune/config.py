@@ -32,6 +32,7 @@ class DataConfig:
     eval_fraction: float = 0.2  # of all rows, where the folder has no evaluation part
     rotation: Optional[int] = None  # of each class one picture evaluates and the next validates, counted from this
     group_by: Optional[str] = None  # one side of the split a group: folder, prefix, exif, duplicates, or a CSV file
+    fraction: float = 1.0  # of the rows of each class that train or validate; the others are left out
     exclude: Optional[str] = None  # a file that names pictures to leave out: CSV with a column path, or a name a line
     views: bool = True  # write <dataset>/features/{train,eval}_{feature,label}.npy
     views_per_picture: int = 1  # of a training photograph: the plain one, and others drawn at random
@@ -108,10 +109,18 @@ class TrainConfig:
     label_smoothing: float = 0.0
     class_weights: str = "none"  # none, balanced
     sampling: str = "each"  # each row once an epoch; balanced: as many draws, of each class the same number
+    oversample: str = "none"  # training rows of smaller classes: none, random, smote
+    undersample: bool = False  # leave out training rows of larger classes
+    prune: float = 0.0  # share of the weights of each layer that are set to 0
+    members: int = 1  # heads or networks from as many seeds, whose probabilities are averaged
     patience: int = 10  # epochs without a better validation loss before it stops; 0 never stops
     calibration_folds: int = 3  # heads trained beside the real one to fit its confidence; 0 leaves that out
     augment: AugmentConfig = field(default_factory=AugmentConfig)  # pixels only
     tail: TailConfig = field(default_factory=TailConfig)  # only where model.train_from names a block
+
+    @property
+    def resamples(self) -> bool:
+        return self.oversample != "none" or self.undersample
 
 
 @dataclass(frozen=True)
@@ -160,6 +169,7 @@ CHOICES = {
     "model.convolution": ("plain", "shuffle", "binary"),
     "train.optimizer": OPTIMIZERS,
     "train.second_optimizer": OPTIMIZERS,
+    "train.oversample": ("none", "random", "smote"),
     "train.sampling": ("each", "balanced"),
     "train.class_weights": ("none", "balanced"),
     "export.file_format": ("MINDIR", "ONNX"),
@@ -170,6 +180,7 @@ CHOICES = {
 BOUNDS = {
     "data.valid_fraction": (0, 0.9),
     "data.eval_fraction": (0.01, 0.9),
+    "data.fraction": (0.001, 1),
     "data.rotation": (0, None),
     "data.views_per_picture": (1, 1000),
     "data.augment.crop": (0.01, 1),
@@ -205,6 +216,8 @@ BOUNDS = {
     "train.l1": (0, None),
     "train.l2": (0, None),
     "train.label_smoothing": (0, 0.9),
+    "train.prune": (0, 0.99),
+    "train.members": (1, 100),
     "train.patience": (0, None),
     "train.calibration_folds": (0, 20),
     "train.tail.epochs": (1, None),

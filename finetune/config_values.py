@@ -77,7 +77,9 @@ def without_contradiction(config: Any) -> Any:
     Raises:
         InputError: they do not.
     """
-    model = config.model
+    model, train = config.model, config.train
+    of_head = [name for name in ("prune", "oversample", "undersample", "members")
+               if getattr(train, name) != getattr(type(train), name)]  # fmt: skip
     scratch, convolution = model.backbone is None, model.convolution
     for found, reason in (
         (
@@ -97,6 +99,35 @@ def without_contradiction(config: Any) -> Any:
             convolution == "binary" and model.residual,
             "model.convolution binary and model.residual: a sum in front of a sign takes part of its meaning. Leave "
             "one of them out.",
+        ),
+        (
+            of_head and model.cut is not None,
+            f"train.{(of_head or [''])[0]} is for heads and for networks from scratch, not for the blocks of "
+            f"model.train_from {model.train_from}. Leave one of them out.",
+        ),
+        (
+            train.prune and convolution == "binary",
+            "train.prune: the sign of a weight that is 0 is +1, so that nothing is gone. Leave it or model.convolution "
+            "binary out.",
+        ),
+        (
+            train.prune and train.epochs < 2,
+            "train.prune needs an epoch to learn in before. Use 2 train.epochs or more.",
+        ),
+        (
+            train.oversample != "none" and train.undersample,
+            f"train.oversample {train.oversample} and train.undersample: after one of them nothing is left to do for "
+            "the other. Choose one.",
+        ),
+        (
+            train.resamples and (train.sampling, train.class_weights) != ("each", "none"),
+            "train.oversample and train.undersample make classes equal, and so do train.sampling balanced and "
+            "train.class_weights balanced. Choose one of them.",
+        ),
+        (
+            train.resamples and config.data.views_per_picture > 1,
+            "train.oversample and train.undersample take one row a picture, and data.views_per_picture is "
+            f"{config.data.views_per_picture}. Set it to 1.",
         ),
     ):
         if found:

@@ -79,7 +79,7 @@ def test_what_a_binary_layer_multiplies_is_binary(binary):
     weights = layer.sign(layer.weight).asnumpy()
     assert set(np.unique(weights)) == {-1.0, 1.0}
     x = ms.Tensor(np.random.default_rng(1).normal(0, 1, (3, 4, 6, 6)).astype(np.float32))
-    argument = np.floor((x - layer.shift).asnumpy() / ARGUMENT_STEP + 0.5) * ARGUMENT_STEP
+    argument = np.floor((x - layer.shift.reshape(-1, 1, 1)).asnumpy() / ARGUMENT_STEP + 0.5) * ARGUMENT_STEP
     signs, size = np.where(argument >= 0, 1.0, -1.0), layer.kernel_size[0]
     alpha = np.abs(layer.weight.asnumpy()).mean((1, 2, 3))
     expected = np.empty((3, 8, 2, 2))

@@ -66,7 +66,7 @@ def fixed_point(graph: Graph, layer: FixedPointConvolution, x: str) -> str:
 
 
 def binary_convolution(graph: Graph, layer: BinaryConvolution, x: str) -> str:
-    x = argument(graph, layer, x)
+    x = argument(graph, layer, x, layer.shift.reshape(-1, 1, 1))
     near = convolution(graph, layer, graph.node("Abs", x), layer.ones.asnumpy(), 1)
     near = graph.node("Mul", near, graph.number(layer.share))
     signs = convolution(graph, layer, graph.layer(layer.sign, x), layer.sign(layer.weight).asnumpy())
@@ -74,15 +74,15 @@ def binary_convolution(graph: Graph, layer: BinaryConvolution, x: str) -> str:
 
 
 def binary_dense(graph: Graph, layer: BinaryDense, x: str) -> str:
-    x = argument(graph, layer, x)
+    x = argument(graph, layer, x, layer.shift)
     near = graph.node("ReduceSum", graph.node("Abs", x), graph.array(np.array([1])), keepdims=1)
     near = graph.node("Mul", near, graph.number(layer.share))
     signs = graph.node("MatMul", graph.layer(layer.sign, x), graph.array(layer.sign(layer.weight).asnumpy().T))
     return graph.node("Add", scaled(graph, layer, signs, near), graph.array(layer.bias))
 
 
-def argument(graph: Graph, layer: BinaryConvolution | BinaryDense, x: str) -> str:
-    return graph.layer(layer.round, graph.node("Sub", x, graph.array(layer.shift)))
+def argument(graph: Graph, layer: BinaryConvolution | BinaryDense, x: str, shift: ms.Tensor) -> str:
+    return graph.layer(layer.round, graph.node("Sub", x, graph.array(shift)))
 
 
 def scaled(graph: Graph, layer: BinaryConvolution | BinaryDense, signs: str, near: str) -> str:

@@ -60,7 +60,7 @@ class BinaryConvolution(nn.Conv2d):
 
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
-        self.shift = ms.Parameter(ms.Tensor(np.zeros((self.in_channels, 1, 1), np.float32)), name="shift")
+        self.shift = ms.Parameter(ms.Tensor(np.zeros(self.in_channels, np.float32)), name="shift")
         self.round, self.sign = Round(ARGUMENT_STEP), Sign()
         kernel = (1, self.in_channels, *self.kernel_size)
         self.ones, self.share = ms.Tensor(np.ones(kernel, np.float32)), float(1 / np.prod(kernel))
@@ -71,7 +71,7 @@ class BinaryConvolution(nn.Conv2d):
         return self.weight.abs().mean((1, 2, 3)).reshape(-1, 1, 1)
 
     def construct(self, x):
-        x = self.round(x - self.shift)
+        x = self.round(x - self.shift.reshape(-1, 1, 1))
         near = self.box(x.abs(), self.ones) * self.share
         return self.conv2d(self.sign(x), self.sign(self.weight)) * near * self.scales()
 
