@@ -3,8 +3,9 @@ Networks", 2016. A product of signs is an XNOR of bits, and a weight takes one b
 
     W * I  ~  (sign(W) * sign(I)) . alpha . K     alpha: mean |W| of a filter; K: mean |I| below each place of it
 
-Gradients go straight through a sign where its argument is within -1 .. 1. In front of a sign stands a shift a channel
-that is learnt; the paper's batch normalisation comes to the same once its statistics are fixed.
+Gradients go straight through a sign where its argument is within -1 .. 1. In front of the sign of inputs the paper has a
+batch normalisation. Its part forward is a shift a channel, which is learnt here; its part backward is that arguments
+and gradients are in units of the arguments' spread.
 
 A sign turns round by the smallest difference, and no two programs add floats in the same order. So what is added up in
 front of a sign has few digits, and its sums are exact in every order: pixels and weights of the first convolution are
@@ -28,6 +29,14 @@ class Sign(nn.Cell):
 
     def bprop(self, x, out, dout):
         return (dout * (x.abs() <= 1).astype(ms.float32),)
+
+
+class SignOfInputs(Sign):
+    """The same forward; backward in units of the root mean square of all arguments."""
+
+    def bprop(self, x, out, dout):
+        spread = ops.sqrt((x * x).mean() + 1e-6)
+        return (dout / spread * (x.abs() <= spread).astype(ms.float32),)
 
 
 class Round(nn.Cell):
@@ -61,7 +70,7 @@ class BinaryConvolution(nn.Conv2d):
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
         self.shift = ms.Parameter(ms.Tensor(np.zeros(self.in_channels, np.float32)), name="shift")
-        self.round, self.sign = Round(ARGUMENT_STEP), Sign()
+        self.round, self.sign, self.sign_of_inputs = Round(ARGUMENT_STEP), Sign(), SignOfInputs()
         kernel = (1, self.in_channels, *self.kernel_size)
         self.ones, self.share = ms.Tensor(np.ones(kernel, np.float32)), float(1 / np.prod(kernel))
         self.box = ops.Conv2D(1, self.kernel_size, pad_mode="pad", pad=self.padding, dilation=self.dilation)
@@ -73,7 +82,7 @@ class BinaryConvolution(nn.Conv2d):
     def construct(self, x):
         x = self.round(x - self.shift.reshape(-1, 1, 1))
         near = self.box(x.abs(), self.ones) * self.share
-        return self.conv2d(self.sign(x), self.sign(self.weight)) * near * self.scales()
+        return self.conv2d(self.sign_of_inputs(x), self.sign(self.weight)) * near * self.scales()
 
 
 class BinaryDense(nn.Dense):
@@ -82,7 +91,7 @@ class BinaryDense(nn.Dense):
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
         self.shift = ms.Parameter(ms.Tensor(np.zeros(self.in_channels, np.float32)), name="shift")
-        self.round, self.sign = Round(ARGUMENT_STEP), Sign()
+        self.round, self.sign, self.sign_of_inputs = Round(ARGUMENT_STEP), Sign(), SignOfInputs()
         self.share = 1 / self.in_channels
 
     def scales(self):
@@ -92,7 +101,7 @@ class BinaryDense(nn.Dense):
     def construct(self, x):
         x = self.round(x - self.shift)
         near = x.abs().sum(1, keepdims=True) * self.share
-        return self.matmul(self.sign(x), self.sign(self.weight)) * near * self.scales() + self.bias
+        return self.matmul(self.sign_of_inputs(x), self.sign(self.weight)) * near * self.scales() + self.bias
 
 
 BINARY = (BinaryConvolution, BinaryDense)
