@@ -104,9 +104,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     help_text = "what a network from scratch sees: its first filters, and one picture after each block"
     command = verbs.add_parser("look", help=help_text, description=help_text)
     command.add_argument("run", metavar="RUN", type=Path, help="a run folder")
-    command.add_argument(
-        "picture", metavar="PICTURE", type=Path, help="a picture, or the number of an evaluation picture"
-    )
+    command.add_argument("picture", metavar="PICTURE", type=Path, help="a file, or an evaluation picture by its number")
 
     command = verbs.add_parser("eval", help="evaluate a run on its evaluation pictures, or on others")
     command.add_argument("run", metavar="RUN", help="a run folder")

@@ -3,9 +3,9 @@
 python -m finetune look runs/mnist_lenet digit.jpg          a picture as `predict` takes it
 python -m finetune look runs/mnist_lenet 17                 evaluation picture 17 of the run, counted from 0
 
-figures/filters.png: each weight of a filter a pixel, red above and blue below 0. figures/blocks.png: a row a block, the
-maps of up to MAPS channels, each from its darkest to its brightest value. An MLP has its first layer's units as filters,
-and bars in place of maps.
+figures/filters.png: each weight of a filter a pixel, red above and blue below 0; of an MLP, those of each unit.
+figures/blocks.png: a row a block, the maps of up to MAPS channels, each from its darkest to its brightest value; bars
+where there are no places.
 """
 
 from __future__ import annotations

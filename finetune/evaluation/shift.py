@@ -151,16 +151,10 @@ def draw_average(figure, average: str, shown: np.ndarray, said: dict[str, Said])
     axis = figure.add_subplot(grid[1, :])
     for number, (name, one) in enumerate(said.items()):
         (line,) = axis.plot(near, 100 * one.of_true, marker="o", label=name)
-        for shift, probability, answer in zip(near, one.of_true, one.answers):
-            place = (0, 6 + 11 * number) if probability < 0.5 else (0, -14 - 11 * number)
-            axis.annotate(
-                answer,
-                (shift, 100 * probability),
-                place,
-                textcoords="offset points",
-                ha="center",
-                color=line.get_color(),
-            )
-    axis.set(xlabel="shift in pixels", ylabel=f"probability of {average} in %; its answer beside it", ylim=(-5, 108))
+        for shift, true, answer, sure in zip(near, one.of_true, one.answers, one.confidences):
+            place = (0, 6 + 11 * number) if true < 0.5 else (0, -14 - 11 * number)
+            where = {"xy": (shift, 100 * true), "xytext": place, "textcoords": "offset points", "ha": "center"}
+            axis.annotate(f"{answer} {100 * sure:.0f} %", **where, color=line.get_color(), fontsize=8)
+    axis.set(xlabel="shift in pixels", ylabel=f"probability of {average} in %, beside it the answer", ylim=(-5, 108))
     axis.grid(alpha=0.25)
     axis.legend(frameon=False)

@@ -3,8 +3,8 @@ Networks", 2016. A product of signs is an XNOR of bits, and a weight takes one b
 
     W * I  ~  (sign(W) * sign(I)) . alpha . K     alpha: mean |W| of a filter; K: mean |I| below each place of it
 
-Gradients go straight through a sign where its argument is within -1 .. 1. In front of the sign of inputs the paper has a
-batch normalisation. Its part forward is a shift a channel, which is learnt here; its part backward is that arguments
+Gradients go straight through a sign where its argument is within -1 .. 1. In front of the sign of inputs the paper has
+a batch normalisation. Its part forward is a shift a channel, which is learnt here; its part backward is that arguments
 and gradients are in units of the arguments' spread.
 
 A sign turns round by the smallest difference, and no two programs add floats in the same order. So what is added up in
