@@ -236,3 +236,93 @@ def test_a_fraction_of_the_rows_keeps_the_classes():
 def test_what_makes_no_sense_is_refused(settings, words):
     with pytest.raises(InputError, match=words):
         load_config(None, settings)
+
+
+@pytest.fixture(scope="module")
+def bars_run(tmp_path_factory):
+    """LeNet on the digits, from which `look` and `shift` draw."""
+    settings = ("model.network=lenet5", "model.paddings=2,2", "model.layers=20", "model.activation=relu")
+    return run(tmp_path_factory.mktemp("lenet"), *settings)[0]
+
+
+def test_the_average_picture_is_shown_at_each_shift(bars_run):
+    done = call("finetune", "shift", bars_run, "--pixels", 1, "--average", "1")
+    assert done.returncode == 0, done.stderr
+    line = next(line for line in done.stdout.splitlines() if line.startswith("average 1 by net"))
+    assert [part.split(":")[0].strip() for part in line.split("net: ")[1].split(",")] == [
+        *("-3", "-2", "-1", "+0", "+1", "+2", "+3")
+    ]
+    from PIL import Image
+
+    with Image.open(bars_run / "figures" / "shift.png") as figure:
+        assert figure.width > 1.5 * figure.height * 1.5  # the curves and the pictures side by side
+    done = call("finetune", "shift", bars_run, "--average", "eleven")
+    assert done.returncode == 2 and "no class of" in done.stderr
+
+
+def test_what_is_said_of_the_average_is_said_of_the_mean_picture(bars_run):
+    from finetune.evaluation.shift import Opened
+
+    opened = Opened(bars_run)
+    pixels = np.load(bars_run / "pictures" / "eval.npy")
+    mean = pixels[opened.labels == 3].mean(0).round()
+    shown = opened.average("3", [-1, 0, 2])
+    assert np.array_equal(shown[1], mean) and np.array_equal(shown[0][:, :-1], mean[:, 1:])
+    assert np.array_equal(shown[2][:, 2:], mean[:, :-2])
+    said = opened.say(shown, "3")
+    expected = opened.predictor(((shown / 255 - opened.spec.mean_unit) / opened.spec.std_unit).transpose(0, 3, 1, 2))
+    np.testing.assert_allclose(said.of_true, expected[:, 3], atol=1e-5)
+    assert said.answers == [str(row) for row in expected.argmax(1)]
+
+
+def test_look_draws_filters_and_the_maps_of_every_block(bars_run, tmp_path):
+    from PIL import Image
+
+    from finetune.evaluation.look_inside import after_each_block, first_filters
+
+    trained = load_trained(bars_run)
+    x = np.random.default_rng(0).normal(size=(1, 1, 8, 8)).astype(np.float32)
+    rows = after_each_block(trained.network, x)
+    assert list(rows) == ["conv1", "conv2", "fc1", "fc2", "answer"]
+    assert rows["conv1"].shape == (6, 4, 4) and rows["conv2"].shape == (16, 2, 2) and rows["conv1"].min() >= 0
+    np.testing.assert_allclose(rows["answer"], Predictor(trained.network)(x)[0], atol=1e-6)
+    assert np.array_equal(first_filters(trained.network, (8, 8, 1))[2],
+                          trained.network.conv1.convolution.weight.asnumpy()[2, 0])  # fmt: skip
+    Image.fromarray(np.load(bars_run / "pictures" / "eval.npy")[4, ..., 0]).save(tmp_path / "digit.png")
+    told = []
+    for given in (4, tmp_path / "digit.png"):
+        done = call("finetune", "look", bars_run, given)
+        assert done.returncode == 0, done.stderr
+        told.append(done.stdout.splitlines()[0])
+    assert told[0] == told[1] and told[0].startswith("answer: ")
+    for name in ("filters.png", "blocks.png"):
+        with Image.open(bars_run / "figures" / name) as figure:
+            assert min(figure.size) > 150
+    for given, words in ((450, "0 to 449"), ("nothing.png", "no such file")):
+        done = call("finetune", "look", bars_run, given)
+        assert done.returncode == 2 and words in done.stderr
+
+
+def test_recipes_are_compared_in_one_table(tmp_path):
+    designs = CHECKOUT / "finetune" / "configs" / "designs"
+    recipes = [designs / f"{name}.yaml" for name in ("members", "narrow", "plain")]
+    done = call(
+        *("finetune", "compare", "--recipes", *recipes, "--seeds", "1,2", "--epochs", 2, "--runs_dir", tmp_path),
+        *("--dataset_path", "digits", "--set", "train.members=2", "--set", "model.network=mlp"),
+    )
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "designs_on_digits"
+    with (folder / "comparison.csv").open(encoding="utf-8", newline="") as file:
+        table = {row["variant"]: row for row in csv.DictReader(file)}
+    assert list(table) == ["members", "narrow", "plain"] and (folder / "comparison.png").is_file()
+    weights = 64 * 120 + 120 * 84 + 84 * 10
+    costs = [int(table["plain"][column]) for column in ("multiply_adds", "parameters")]
+    assert costs == [2 * weights, 2 * (weights + 214)]
+    assert float(table["plain"]["weights_kb"]) == pytest.approx(8 * (weights + 214) / 1000, abs=0.06)
+    low, high = map(float, table["plain"]["interval"].split(".."))
+    assert low < float(table["plain"]["accuracy"]) < high
+    assert "plain and members: of " in done.stdout and "plain and narrow: of " in done.stdout
+    done = call("finetune", "compare", "--recipes", recipes[0])
+    assert done.returncode == 2 and "two or more" in done.stderr
+    done = call("finetune", "compare", recipes[0])
+    assert done.returncode == 2 and "--vary" in done.stderr

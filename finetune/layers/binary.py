@@ -3,9 +3,9 @@ Networks", 2016. A product of signs is an XNOR of bits, and a weight takes one b
 
     W * I  ~  (sign(W) * sign(I)) . alpha . K     alpha: mean |W| of a filter; K: mean |I| below each place of it
 
-Gradients go straight through a sign where its argument is within -1 .. 1. In front of the sign of inputs the paper has
-a batch normalisation. Its part forward is a shift a channel, which is learnt here; its part backward is that arguments
-and gradients are in units of the arguments' spread.
+Gradients go straight through a sign where its argument is small: within the root mean square of all arguments, in whose
+units they are. The paper has 1 there, and a batch normalisation in front of the sign of inputs that makes it the same.
+Its part forward, where the zero lies, is a shift a channel here, which is learnt.
 
 A sign turns round by the smallest difference, and no two programs add floats in the same order. So what is added up in
 front of a sign has few digits, and its sums are exact in every order: pixels and weights of the first convolution are
@@ -19,6 +19,7 @@ import numpy as np
 from mindspore import nn, ops
 
 PIXEL_STEP, WEIGHT_STEP, ARGUMENT_STEP = 2.0**-6, 2.0**-8, 2.0**-8
+LEAST = 1e-6  # of a mean square
 
 
 class Sign(nn.Cell):
@@ -28,14 +29,7 @@ class Sign(nn.Cell):
         return (x >= 0).astype(ms.float32) * 2 - 1
 
     def bprop(self, x, out, dout):
-        return (dout * (x.abs() <= 1).astype(ms.float32),)
-
-
-class SignOfInputs(Sign):
-    """The same forward; backward in units of the root mean square of all arguments."""
-
-    def bprop(self, x, out, dout):
-        spread = ops.sqrt((x * x).mean() + 1e-6)
+        spread = ops.sqrt((x * x).mean() + LEAST)
         return (dout / spread * (x.abs() <= spread).astype(ms.float32),)
 
 
@@ -70,7 +64,7 @@ class BinaryConvolution(nn.Conv2d):
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
         self.shift = ms.Parameter(ms.Tensor(np.zeros(self.in_channels, np.float32)), name="shift")
-        self.round, self.sign, self.sign_of_inputs = Round(ARGUMENT_STEP), Sign(), SignOfInputs()
+        self.round, self.sign = Round(ARGUMENT_STEP), Sign()
         kernel = (1, self.in_channels, *self.kernel_size)
         self.ones, self.share = ms.Tensor(np.ones(kernel, np.float32)), float(1 / np.prod(kernel))
         self.box = ops.Conv2D(1, self.kernel_size, pad_mode="pad", pad=self.padding, dilation=self.dilation)
@@ -82,7 +76,7 @@ class BinaryConvolution(nn.Conv2d):
     def construct(self, x):
         x = self.round(x - self.shift.reshape(-1, 1, 1))
         near = self.box(x.abs(), self.ones) * self.share
-        return self.conv2d(self.sign_of_inputs(x), self.sign(self.weight)) * near * self.scales()
+        return self.conv2d(self.sign(x), self.sign(self.weight)) * near * self.scales()
 
 
 class BinaryDense(nn.Dense):
@@ -91,7 +85,7 @@ class BinaryDense(nn.Dense):
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
         self.shift = ms.Parameter(ms.Tensor(np.zeros(self.in_channels, np.float32)), name="shift")
-        self.round, self.sign, self.sign_of_inputs = Round(ARGUMENT_STEP), Sign(), SignOfInputs()
+        self.round, self.sign = Round(ARGUMENT_STEP), Sign()
         self.share = 1 / self.in_channels
 
     def scales(self):
@@ -101,7 +95,7 @@ class BinaryDense(nn.Dense):
     def construct(self, x):
         x = self.round(x - self.shift)
         near = x.abs().sum(1, keepdims=True) * self.share
-        return self.matmul(self.sign_of_inputs(x), self.sign(self.weight)) * near * self.scales() + self.bias
+        return self.matmul(self.sign(x), self.sign(self.weight)) * near * self.scales() + self.bias
 
 
 BINARY = (BinaryConvolution, BinaryDense)
