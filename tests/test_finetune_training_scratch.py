@@ -15,6 +15,8 @@ from PIL import Image, ImageDraw
 from datasets.base import InputError, Split
 from datasets.load import load
 from datasets.split import make_split
+from export.predictors import load_predictor
+from export.serving.model import open_served
 from finetune.config import AugmentConfig, ModelConfig, TrainConfig, load_config
 from finetune.training.networks import from_scratch
 from finetune.training.optimizers import phases
@@ -105,6 +107,10 @@ def test_onnx_of_a_network_from_scratch_is_the_network(digits_run, tmp_path):
     models = read(run, "export/parity.json")["models"]
     assert set(models) == {"mlp.mindir", "mlp_image.mindir", "mlp.onnx", "mlp_image.onnx"}
     assert all(one["equal"] and one["same_class"] == 450 for one in models.values())
+    pixels = np.load(run / "pictures" / "eval.npy")[:20]
+    served = open_served(run / "export", threads=1)
+    assert served.source == "mlp_image.onnx"
+    np.testing.assert_allclose(served(pixels)[0], load_predictor(run)(pixels), atol=1e-4)
 
 
 def xor(seed: int) -> float:
