@@ -151,10 +151,10 @@ def draw_average(figure, average: str, shown: np.ndarray, said: dict[str, Said])
     axis = figure.add_subplot(grid[1, :])
     for number, (name, one) in enumerate(said.items()):
         (line,) = axis.plot(near, 100 * one.of_true, marker="o", label=name)
-        for shift, true, answer, sure in zip(near, one.of_true, one.answers, one.confidences):
-            place = (0, 6 + 11 * number) if true < 0.5 else (0, -14 - 11 * number)
-            where = {"xy": (shift, 100 * true), "xytext": place, "textcoords": "offset points", "ha": "center"}
-            axis.annotate(f"{answer} {100 * sure:.0f} %", **where, color=line.get_color(), fontsize=8)
-    axis.set(xlabel="shift in pixels", ylabel=f"probability of {average} in %, beside it the answer", ylim=(-5, 108))
+        for shift, answer, sure in zip(near, one.answers, one.confidences):
+            height = 98 + 9 * (len(said) - number)  # a line of answers a run, above the curves
+            axis.text(shift, height, f"{answer} {100 * sure:.0f} %", ha="center", color=line.get_color(), fontsize=8)
+    axis.set(xlabel="shift in pixels", ylim=(-5, 108 + 9 * len(said)), yticks=range(0, 101, 20))
+    axis.set_ylabel(f"probability of {average} in %; above, the answers")
     axis.grid(alpha=0.25)
     axis.legend(frameon=False)
