@@ -128,31 +128,20 @@ def _export_run(trained, run: Path, threads: int, wanted: Wanted) -> dict:
 
 def write_models(trained, run: Path, folder: Path, wanted: Wanted) -> dict[str, dict]:
     """One file a format, precision and input form. Returns the manifest's facts by file name."""
-    others = [name for name in wanted.file_formats if name != "MINDIR"]
-    if others and trained.backbone is None:
-        raise InputError(
-            f"{' and '.join(others)}: written for networks on a backbone; export {trained.name} as MINDIR."
-        )
     models = {}
-    for file_format in SUFFIXES:
-        for precision in (FLOAT, *PRECISIONS):
-            for input_form in INPUT_FORMS:
-                if (
-                    file_format in wanted.file_formats
-                    and (
-                        precision == FLOAT or (precision in wanted.precisions and PRECISIONS[precision] == file_format)
-                    )
-                    and input_form in wanted.input_forms
-                ):
-                    name = model_name(trained.name, file_format, input_form, precision)
-                    write_model(trained, run, folder / name, file_format, input_form, precision, wanted)
-                    facts = model_facts(file_format, input_form, trained.image, wanted.batch_size, wanted.key)
-                    if trained.backbone:
-                        kept = file_format == "MINDIR" and wanted.keep_batchnorm
-                        facts["batchnorm"] = KEPT if kept else FOLDED
-                    if precision != FLOAT:
-                        facts |= {"precision": precision, "allowed_loss_points": wanted.allowed_loss}
-                    models[name] = facts
+    for file_format in (name for name in SUFFIXES if name in wanted.file_formats):
+        less = (name for name in wanted.precisions if PRECISIONS[name] == file_format)
+        for precision in (FLOAT, *less):
+            for input_form in (name for name in INPUT_FORMS if name in wanted.input_forms):
+                name = model_name(trained.name, file_format, input_form, precision)
+                write_model(trained, run, folder / name, file_format, input_form, precision, wanted)
+                facts = model_facts(file_format, input_form, trained.image, wanted.batch_size, wanted.key)
+                if trained.backbone:
+                    kept = file_format == "MINDIR" and wanted.keep_batchnorm
+                    facts["batchnorm"] = KEPT if kept else FOLDED
+                if precision != FLOAT:
+                    facts |= {"precision": precision, "allowed_loss_points": wanted.allowed_loss}
+                models[name] = facts
     return models
 
 

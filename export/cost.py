@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
+from finetune.training.cost import cost as cost_of_layers
 from pretrained.fold import Block, fold, multiply_adds
 
 FLOAT_BYTES = 4
 
 
 def cost(trained) -> dict:
-    """Of one picture. Only the parameters of a network from scratch, whose steps are its own.
+    """Of one picture; of a network from scratch what `finetune.training.cost` counts.
 
     `trained`: a `finetune.trained.Trained`.
     """
+    head = cost_of_layers(trained.head)
     if trained.backbone is None:
-        return {"parameters": sum(parameter.size for parameter in trained.network.get_parameters())}
+        return head
     blocks = fold(trained.backbone.network)
-    head = sum(layer.weight.size for layer in (trained.head.hidden, trained.head.dense) if layer is not None)
     folded = sum(c.weight.size + c.bias.size for block in blocks for c in block.convolutions)
     return {
-        "parameters": folded + sum(parameter.size for parameter in trained.head.get_parameters()),
-        "multiply_adds": sum(multiply_adds(blocks, trained.image.size)) + head,
+        "parameters": folded + head["parameters"],
+        "multiply_adds": sum(multiply_adds(blocks, trained.image.size)) + head["multiply_adds"],
         "peak_activation_bytes": peak_activation_bytes(blocks, trained.image.size),
     }
 
 
 def peak_activation_bytes(blocks: list[Block], size: tuple[int, int]) -> int:
-    """The largest sum, in float32, of what a convolution reads, what it writes, and what waits to be added to it."""
+    """The largest sum, in float32, of what a convolution reads, what it writes, and what waits to be added to that."""
     largest = 0
     for block in blocks:
         waits = 0

@@ -158,8 +158,6 @@ def table(found: dict, folder: Path) -> str:
 def cost_line(folder: Path) -> str:
     """What one picture costs, as the manifest in `folder` says."""
     cost = read_manifest(folder)["cost"]
-    line = f"{cost['parameters'] / 1e6:.2f} million parameters"
-    if "multiply_adds" in cost:
-        line += f", {cost['multiply_adds'] / 1e6:.0f} million multiply-adds a picture, "
-        line += f"{cost['peak_activation_bytes'] / 1e6:.1f} MB of activations at most"
-    return line
+    line = f"{cost['parameters']:,} parameters, {cost['multiply_adds']:,} multiply-adds a picture"
+    peak = cost.get("peak_activation_bytes")
+    return f"{line}, {peak / 1e6:.1f} MB of activations at most" if peak else line

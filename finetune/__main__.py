@@ -82,9 +82,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
             help="any setting, as --set train.learning_rate=0.01",
         )
 
-    command = verbs.add_parser("compare", help="one recipe in several variants: one table, one figure")
-    command.add_argument("config", metavar="CONFIG.yaml", help="a recipe; see finetune/configs")
-    command.add_argument("--vary", required=True, metavar="KEY=VALUE,VALUE", help="as train.optimizer=adam,sgd")
+    command = verbs.add_parser("compare", help="one recipe in several variants, or recipes: one table, one figure")
+    command.add_argument("config", nargs="?", metavar="CONFIG.yaml", help="a recipe; see finetune/configs")
+    command.add_argument("--vary", metavar="KEY=VALUE,VALUE", help="of this recipe, as train.optimizer=adam,sgd")
+    command.add_argument("--recipes", nargs="+", metavar="CONFIG.yaml", help="or several recipes, each as it is")
     command.add_argument("--seeds", default="1", metavar="SEED,SEED", help="the same for all variants (1)")
     add_settings(command, RUN_FLAGS + DEVICE_FLAGS)
     command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of all variants")
@@ -99,6 +100,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     command = verbs.add_parser("shift", help="accuracy of networks from scratch on shifted pictures: a curve a run")
     command.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="run folders")
     command.add_argument("--pixels", type=int, default=4, help="the largest shift (4)")
+    command.add_argument("--average", metavar="CLASS", help="also show them the average picture of this class, as 1")
+
+    help_text = "what a network from scratch sees: its first filters, and one picture after each block"
+    command = verbs.add_parser("look", help=help_text, description=help_text)
+    command.add_argument("run", metavar="RUN", type=Path, help="a run folder")
+    command.add_argument("picture", metavar="PICTURE", type=Path, help="a file, or an evaluation picture by its number")
 
     command = verbs.add_parser("eval", help="evaluate a run on its evaluation pictures, or on others")
     command.add_argument("run", metavar="RUN", help="a run folder")
@@ -187,11 +194,17 @@ def act(parsed: argparse.Namespace) -> None:
         return
 
     if parsed.verb == "compare":
-        from finetune.evaluation.compare import compare
+        from finetune.evaluation.compare import compare, compare_recipes
 
         if not parsed.seeds.replace(",", "").isdigit():
             raise InputError(f"--seeds {parsed.seeds}: expected numbers, as in --seeds 1,2,3.")
-        compare(parsed.config, parsed.vary, [int(seed) for seed in parsed.seeds.split(",")], settings_of(parsed))
+        seeds = [int(seed) for seed in parsed.seeds.split(",")]
+        if parsed.recipes and not (parsed.config or parsed.vary):
+            compare_recipes(parsed.recipes, seeds, settings_of(parsed))
+        elif parsed.config and parsed.vary and not parsed.recipes:
+            compare(parsed.config, parsed.vary, seeds, settings_of(parsed))
+        else:
+            raise InputError("compare: give one recipe with --vary KEY=VALUE,VALUE, or several after --recipes.")
         return
 
     if parsed.verb == "insight":
@@ -227,7 +240,12 @@ def work(parsed: argparse.Namespace, config: Config, others: list[Ahead | Path |
     if parsed.verb == "shift":
         from finetune.evaluation import shift
 
-        shift.show(parsed.runs, parsed.pixels)
+        shift.show(parsed.runs, parsed.pixels, parsed.average)
+        return
+    if parsed.verb == "look":
+        from finetune.evaluation import look_inside
+
+        look_inside.show(parsed.run, parsed.picture)
         return
     if parsed.verb == "eval":
         from finetune.evaluation import evaluate_run

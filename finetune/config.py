@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from datasets.base import InputError
-from finetune.config_values import convert, flatten, read_yaml
+from finetune.config_values import convert, flatten, read_yaml, without_contradiction
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class DataConfig:
     eval_fraction: float = 0.2  # of all rows, where the folder has no evaluation part
     rotation: Optional[int] = None  # of each class one picture evaluates and the next validates, counted from this
     group_by: Optional[str] = None  # one side of the split a group: folder, prefix, exif, duplicates, or a CSV file
+    fraction: float = 1.0  # of the rows of each class that train or validate; the others are left out
     exclude: Optional[str] = None  # a file that names pictures to leave out: CSV with a column path, or a name a line
     views: bool = True  # write <dataset>/features/{train,eval}_{feature,label}.npy
     views_per_picture: int = 1  # of a training photograph: the plain one, and others drawn at random
@@ -56,6 +57,10 @@ class ModelConfig:
     kernel: int = 5
     dilation: int = 1
     separable: bool = False  # each filter a channel first (depthwise), then 1x1 over the channels
+    convolution: str = "plain"  # plain; shuffle: in groups, which are mixed; binary: signs of weights and of inputs
+    groups: int = 2  # of a shuffle
+    width: float = 1.0  # times all filters and layers
+    residual: int = 0  # blocks behind each convolution, or each hidden layer of an mlp
 
     @property
     def cut(self) -> Optional[int]:
@@ -104,10 +109,18 @@ class TrainConfig:
     label_smoothing: float = 0.0
     class_weights: str = "none"  # none, balanced
     sampling: str = "each"  # each row once an epoch; balanced: as many draws, of each class the same number
+    oversample: str = "none"  # training rows of smaller classes: none, random, smote
+    undersample: bool = False  # leave out training rows of larger classes
+    prune: float = 0.0  # share of the weights of each layer that are set to 0
+    members: int = 1  # heads or networks from as many seeds, whose probabilities are averaged
     patience: int = 10  # epochs without a better validation loss before it stops; 0 never stops
     calibration_folds: int = 3  # heads trained beside the real one to fit its confidence; 0 leaves that out
     augment: AugmentConfig = field(default_factory=AugmentConfig)  # pixels only
     tail: TailConfig = field(default_factory=TailConfig)  # only where model.train_from names a block
+
+    @property
+    def resamples(self) -> bool:
+        return self.oversample != "none" or self.undersample
 
 
 @dataclass(frozen=True)
@@ -154,8 +167,10 @@ CHOICES = {
     "model.train_from": ("head", *(f"block_{number}" for number in range(1, 19))),
     "model.network": ("lenet5", "mlp"),
     "model.activation": ("relu", "sigmoid", "tanh", "elu", "leaky_relu", "prelu"),
+    "model.convolution": ("plain", "shuffle", "binary"),
     "train.optimizer": OPTIMIZERS,
     "train.second_optimizer": OPTIMIZERS,
+    "train.oversample": ("none", "random", "smote"),
     "train.sampling": ("each", "balanced"),
     "train.class_weights": ("none", "balanced"),
     "export.file_format": ("MINDIR", "ONNX", "LITE"),
@@ -167,6 +182,7 @@ CHOICES = {
 BOUNDS = {
     "data.valid_fraction": (0, 0.9),
     "data.eval_fraction": (0.01, 0.9),
+    "data.fraction": (0.001, 1),
     "data.rotation": (0, None),
     "data.views_per_picture": (1, 1000),
     "data.augment.crop": (0.01, 1),
@@ -183,6 +199,9 @@ BOUNDS = {
     "model.paddings": (0, None),
     "model.kernel": (1, None),
     "model.dilation": (1, None),
+    "model.groups": (2, None),
+    "model.width": (0.01, 100),
+    "model.residual": (0, 20),
     "train.epochs": (1, None),
     "train.batch_size": (1, None),
     "train.learning_rate": (1e-9, None),
@@ -199,6 +218,8 @@ BOUNDS = {
     "train.l1": (0, None),
     "train.l2": (0, None),
     "train.label_smoothing": (0, 0.9),
+    "train.prune": (0, 0.99),
+    "train.members": (1, 100),
     "train.patience": (0, None),
     "train.calibration_folds": (0, 20),
     "train.tail.epochs": (1, None),
@@ -217,7 +238,7 @@ def load_config(yaml_path: Optional[str] = None, flags: Optional[dict[str, Any]]
     """Merge the defaults, a YAML file and flags given as {"section.key": value}.
 
     Raises:
-        InputError: no such file, an unknown key, a value of the wrong type or out of bounds.
+        InputError: no such file, an unknown key, a value of the wrong type or out of bounds, or two that contradict.
     """
     values = asdict(Config())
     if yaml_path:
@@ -225,7 +246,7 @@ def load_config(yaml_path: Optional[str] = None, flags: Optional[dict[str, Any]]
             _set(values, key, value, yaml_path)
     for key, value in (flags or {}).items():
         _set(values, key, value, "command line")
-    return _build(Config, values)
+    return without_contradiction(_build(Config, values))
 
 
 def to_yaml(config: Config) -> str:

@@ -1,4 +1,5 @@
-"""From a YAML file, or from what is typed after --set, to values of the types that the settings have."""
+"""From a YAML file, or from what is typed after --set, to values of the types that the settings have; and which of them
+make no sense together."""
 
 from __future__ import annotations
 
@@ -68,3 +69,67 @@ def _parse(value: Any, kind: type) -> Any:
     if kind is int and isinstance(value, float) and value != int(value):
         raise ValueError
     return kind(value)
+
+
+def without_contradiction(config: Any) -> Any:
+    """The `finetune.config.Config`, if its settings make sense together.
+
+    Raises:
+        InputError: they do not.
+    """
+    model, train = config.model, config.train
+    of_head = [name for name in ("prune", "oversample", "undersample", "members")
+               if getattr(train, name) != getattr(type(train), name)]  # fmt: skip
+    scratch, convolution = model.backbone is None, model.convolution
+    for found, reason in (
+        (
+            not scratch and (convolution, model.width, model.residual) != ("plain", 1, 0),
+            "model.convolution, model.width and model.residual are of networks from scratch, and model.backbone is "
+            f"{model.backbone}. Use --set model.backbone=null, or leave them out.",
+        ),
+        (
+            convolution != "plain" and model.network == "mlp",
+            f"model.convolution {convolution}: an mlp has no convolutions. Use --set model.network=lenet5.",
+        ),
+        (
+            convolution != "plain" and model.separable,
+            f"model.convolution {convolution} and model.separable are two kinds of one layer. Choose one of them.",
+        ),
+        (
+            convolution == "binary" and model.residual,
+            "model.convolution binary and model.residual: a sum in front of a sign takes part of its meaning. Leave "
+            "one of them out.",
+        ),
+        (
+            of_head and model.cut is not None,
+            f"train.{(of_head or [''])[0]} is for heads and for networks from scratch, not for the blocks of "
+            f"model.train_from {model.train_from}. Leave one of them out.",
+        ),
+        (
+            train.prune and convolution == "binary",
+            "train.prune: the sign of a weight that is 0 is +1, so that nothing is gone. Leave it or model.convolution "
+            "binary out.",
+        ),
+        (
+            train.prune and train.epochs < 2,
+            "train.prune needs an epoch to learn in before. Use 2 train.epochs or more.",
+        ),
+        (
+            train.oversample != "none" and train.undersample,
+            f"train.oversample {train.oversample} and train.undersample: after one of them nothing is left to do for "
+            "the other. Choose one.",
+        ),
+        (
+            train.resamples and (train.sampling, train.class_weights) != ("each", "none"),
+            "train.oversample and train.undersample make classes equal, and so do train.sampling balanced and "
+            "train.class_weights balanced. Choose one of them.",
+        ),
+        (
+            train.resamples and config.data.views_per_picture > 1,
+            "train.oversample and train.undersample take one row a picture, and data.views_per_picture is "
+            f"{config.data.views_per_picture}. Set it to 1.",
+        ),
+    ):
+        if found:
+            raise InputError(reason)
+    return config

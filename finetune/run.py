@@ -13,6 +13,7 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,16 +31,18 @@ from finetune.evaluation.evaluate import Evaluation, evaluate, write_predictions
 from finetune.evaluation.summary import no_better_than, summary
 from finetune.features.cache import Features, extract, write_views
 from finetune.features.engines.choose import choose_engine
+from finetune.features.resample import resampled
 from finetune.features.rows import held
 from finetune.features.usable import Findings, usable_split
 from finetune.inputs import load_inputs, log_inputs
 from finetune.insight.look import beside_a_run, novelty_of_a_run
 from finetune.metrics import majority_class, mcnemar, nearest_class_mean
 from finetune.trained import save_from_scratch, save_trained
+from finetune.training.cost import cost
+from finetune.training.ensemble import assembled, make_trainer
 from finetune.training.networks import Head
 from finetune.training.predictor import Predictor
 from finetune.training.scratch import make_network, normalise_pixels, read_pixels, write_pictures
-from finetune.training.trainer import Trainer
 from pretrained.weights import Backbone
 
 log = logging.getLogger("finetune")
@@ -108,7 +111,8 @@ def learn(config: Config, device: Device, reporter: Ahead, *others: Ahead) -> tu
         (held(found.rows, rows), dataset.labels[rows]) for rows in vars(split).values()
     )
     network = make()
-    trainer = Trainer(network, (train_x, train_rows[1]), valid_rows, config.train, len(dataset.classes), config.seed)
+    train = resampled(train_x, train_rows[1], config.train, config.seed)
+    trainer = make_trainer(network, train, valid_rows, config.train, len(dataset.classes), config.seed)
     before = evaluate(trainer.predictor, *eval_rows, dataset.classes)
     baselines = {
         "majority_class": majority_class(train_rows[1], eval_rows[1]),
@@ -117,19 +121,19 @@ def learn(config: Config, device: Device, reporter: Ahead, *others: Ahead) -> tu
     clock.lap("before")
 
     fitted = trainer.fit(on_epoch=log.info)
-    parameters = sum(parameter.size for parameter in network.trainable_params())
+    costs = cost(network)
     linear = tuned = None
     if config.model.cut is None:
         save(split, network)
         clock.lap("training")
-        confidence = calibrate(trainer, config.train.calibration_folds)
+        confidence = calibrate(trainer, config.train.calibration_folds, config.train.resamples)
         clock.lap("calibration")
         after = evaluate(trainer.predictor, *eval_rows, dataset.classes)
     else:
         clock.lap("training")
         linear = evaluate(trainer.predictor, *eval_rows, dataset.classes)
         tuned = fine_tune(config, device, dataset, backbone, split, network, folder)
-        fitted, parameters, confidence = fitted.followed_by(tuned.fitted), tuned.parameters, tuned.confidence
+        fitted, costs, confidence = fitted.followed_by(tuned.fitted), {"parameters": tuned.parameters}, tuned.confidence
         clock.lap("fine-tuning")
         after = evaluate(Predictor(tuned.head), tuned.features["eval"], eval_rows[1], dataset.classes)
     log.info(in_words(confidence))
@@ -140,7 +144,7 @@ def learn(config: Config, device: Device, reporter: Ahead, *others: Ahead) -> tu
     numbers = {
         "classes": list(dataset.classes),
         "trained": "head" if backbone else "network",
-        "parameters": parameters,
+        **costs,
         "best_epoch": fitted.best_epoch,
         "before": before.metrics,
         **baselines,
@@ -198,7 +202,11 @@ def on_backbone(
         split,
         findings,
         seen,
-        lambda: Head(backbone.feature_size, classes, model.hidden, model.dropout, config.seed),
+        lambda: assembled(
+            lambda seed: Head(backbone.feature_size, classes, model.hidden, model.dropout, seed),
+            config.seed,
+            config.train.members,
+        ),
         lambda split, head: save_trained(folder, backbone, head),
     )
 
@@ -220,7 +228,11 @@ def on_pixels(
         split,
         findings,
         found.rows[split.train],
-        lambda: make_network(config, spec, len(dataset.classes)),
+        lambda: assembled(
+            lambda seed: make_network(replace(config, seed=seed), spec, len(dataset.classes)),
+            config.seed,
+            config.train.members,
+        ),
         save,
     )
 

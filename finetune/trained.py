@@ -18,8 +18,9 @@ from mindspore import nn
 from datasets.base import InputError
 from datasets.files import write_text
 from datasets.image import ImageSpec
-from finetune.config import ModelConfig, load_config
+from finetune.config import Config, load_config
 from finetune.run_folder import again, read_json
+from finetune.training.ensemble import assembled
 from finetune.training.networks import Classifier, Head, from_scratch
 from pretrained.files import facts_file
 from pretrained.weights import Backbone, load_backbone, load_strict, read_ckpt
@@ -86,10 +87,11 @@ def load_trained(run: Path) -> Trained:
     classes = tuple(read_json(run, "split.json")["classes"])
     config = load_config(str(run / "config.yaml"))
     if config.model.backbone is None:
-        return load_from_scratch(run, config.model, classes)
+        return load_from_scratch(run, config, classes)
     path = finished_ckpt(run, MOBILENETV2)
     backbone = load_backbone(path)
-    head = Head(backbone.feature_size, len(classes), config.model.hidden)
+    size, hidden = backbone.feature_size, config.model.hidden
+    head = assembled(lambda seed: Head(size, len(classes), hidden), 0, config.train.members)
     wanted = {parameter.name for parameter in head.get_parameters()}
     load_strict(head, {name: v for name, v in read_ckpt(path).items() if name in wanted}, path, again(run))
     head.set_train(False)
@@ -103,15 +105,17 @@ def finished_ckpt(run: Path, name: str) -> Path:
     return path
 
 
-def load_from_scratch(run: Path, config: ModelConfig, classes: tuple[str, ...]) -> Trained:
-    path = finished_ckpt(run, config.network)
+def load_from_scratch(run: Path, config: Config, classes: tuple[str, ...]) -> Trained:
+    name = config.model.network
+    path = finished_ckpt(run, name)
     try:
         facts = yaml.safe_load(facts_file(path).read_text(encoding="utf-8"))
         image = ImageSpec.from_dict(facts["image"])
     except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
         raise InputError(f"{facts_file(path)}: missing or damaged ({error}). Repeat the run.") from error
-    network = from_scratch(config, (image.channels, *image.size), len(classes), seed=0)
+    shape = (image.channels, *image.size)
+    network = assembled(lambda seed: from_scratch(config.model, shape, len(classes), seed), 0, config.train.members)
     load_strict(network, read_ckpt(path), path, f"Repeat the run: {run / 'config.yaml'} has its settings.")
     network.set_train(False)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Trained(network, None, network, classes, image, config.network, digest)
+    return Trained(network, None, network, classes, image, name, digest)

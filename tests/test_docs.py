@@ -10,7 +10,7 @@ import pytest
 from conftest import CHECKOUT
 
 PAGES = sorted([*CHECKOUT.glob("README*.md"), *CHECKOUT.glob("docs/*.md"), CHECKOUT / "benchmarks" / "README.md"])
-RECIPES = sorted(CHECKOUT.glob("finetune/configs/*.yaml"))
+RECIPES = sorted(CHECKOUT.glob("finetune/configs/**/*.yaml"))
 IN_CHINESE = [(page, page.with_name(f"{page.stem}_CN.md")) for page in PAGES if page.parent != CHECKOUT / "benchmarks"]
 IN_CHINESE = [(page, translated) for page, translated in IN_CHINESE if not page.stem.endswith("_CN")]
 FOLDERS = ("datasets", "pretrained", "finetune", "export", "tests", "benchmarks", "docs")

@@ -298,16 +298,16 @@ def test_one_drifting_format_takes_all_with_it(run, tmp_path, monkeypatch):
     (copied / "export" / "my notes.txt").write_text("kept", encoding="utf-8")
     from export.writers import onnx_file
 
-    original = onnx_file.head_nodes
+    original = onnx_file.network_nodes
 
     def biased(head, features, probabilities):
         nodes, arrays = original(head, features, probabilities)
         arrays[-1] = onnx.numpy_helper.from_array(
-            onnx.numpy_helper.to_array(arrays[-1]) + np.float32([0.1, 0]), "dense_bias"
+            onnx.numpy_helper.to_array(arrays[-1]) + np.float32([0.1, 0]), arrays[-1].name
         )
         return nodes, arrays
 
-    monkeypatch.setattr(onnx_file, "head_nodes", biased)
+    monkeypatch.setattr(onnx_file, "network_nodes", biased)
     with pytest.raises(InputError, match=r"mobilenetv2\.onnx: difference to_ckpt"):
         bundle.export_run(copied, 0, bundle.Wanted(["MINDIR", "ONNX"]))
     assert sorted(path.name for path in (copied / "export").iterdir()) == ["my notes.txt", "parity.json"]

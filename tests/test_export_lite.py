@@ -254,7 +254,7 @@ def test_what_a_network_costs_is_counted_by_hand(finished):
 def test_the_manifest_states_the_cost_and_with_time_the_milliseconds(finished, tmp_path):
     folder = shutil.copytree(finished.folder, tmp_path / "copied")
     done = call("export", folder, "--file_format", "ONNX", "--time")
-    assert done.returncode == 0 and "million parameters" in done.stdout and "ms, 1 thread" in done.stdout
+    assert done.returncode == 0 and "multiply-adds a picture" in done.stdout and "ms, 1 thread" in done.stdout
     facts = json.loads((folder / "export" / "manifest.json").read_text(encoding="utf-8"))
     assert facts["cost"] == cost(load_trained(folder))
     assert all(facts["models"]["mobilenetv2.onnx"]["milliseconds"][name] > 0 for name in ("one_thread", "all_threads"))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 
 import mindspore as ms
@@ -14,6 +15,8 @@ from PIL import Image, ImageDraw
 from datasets.base import InputError, Split
 from datasets.load import load
 from datasets.split import make_split
+from export.predictors import load_predictor
+from export.serving.model import open_served
 from finetune.config import AugmentConfig, ModelConfig, TrainConfig, load_config
 from finetune.training.networks import from_scratch
 from finetune.training.optimizers import phases
@@ -97,9 +100,17 @@ def test_the_copied_bundle_verifies_itself(digits_run):
     assert done.returncode == 0 and "4 golden pictures give the stored inputs" in done.stdout, done.stderr
 
 
-def test_onnx_of_a_network_from_scratch_is_refused_in_words(digits_run):
-    done = call("export", digits_run, "--file_format", "ONNX")
-    assert done.returncode == 2 and "export mlp as MINDIR" in done.stderr
+def test_onnx_of_a_network_from_scratch_is_the_network(digits_run, tmp_path):
+    run = shutil.copytree(digits_run, tmp_path / "digits")
+    done = call("export", run, "--file_format", "MINDIR", "ONNX", "--input_form", "tensor", "image")
+    assert done.returncode == 0, done.stderr
+    models = read(run, "export/parity.json")["models"]
+    assert set(models) == {"mlp.mindir", "mlp_image.mindir", "mlp.onnx", "mlp_image.onnx"}
+    assert all(one["equal"] and one["same_class"] == 450 for one in models.values())
+    pixels = np.load(run / "pictures" / "eval.npy")[:20]
+    served = open_served(run / "export", threads=1)
+    assert served.source == "mlp_image.onnx"
+    np.testing.assert_allclose(served(pixels)[0], load_predictor(run)(pixels), atol=1e-4)
 
 
 def xor(seed: int) -> float:

@@ -75,7 +75,7 @@ class OpenVinoNetwork:
             compiled = core.compile_model(core.read_model(model.SerializeToString()), "CPU", settings)
             for _ in range(self.workers):
                 self._idle.put(compiled.create_infer_request())
-            self(np.zeros((1, *spec.size, 3), np.uint8))  # the first kernel reads the guard's variable
+            self(np.zeros((1, *spec.size, spec.channels), np.uint8))  # the first kernel reads the guard's variable
 
     def __call__(self, images: np.ndarray) -> Answers:
         request = self._idle.get()

@@ -23,7 +23,7 @@ def normalise_nodes(spec: ImageSpec, x: str, normalised: str) -> tuple[list, lis
 
 
 def take_pixels(model: ModelProto, spec: ImageSpec, input_form: str) -> None:
-    """Make a graph of either input form take uint8 (B, H, W, 3), any number of pictures at once."""
+    """Make a graph of either input form take uint8 (B, H, W, 3), or (B, H, W, 1), any number of pictures at once."""
     (given,) = model.graph.input
     if input_form == "tensor":
         nodes, arrays = normalise_nodes(spec, PIXELS, given.name)
@@ -31,7 +31,7 @@ def take_pixels(model: ModelProto, spec: ImageSpec, input_form: str) -> None:
         del model.graph.node[:]
         model.graph.node.extend(nodes + rest)
         model.graph.initializer.extend(arrays)
-        pixels = helper.make_tensor_value_info(PIXELS, TensorProto.UINT8, ["B", *spec.size, 3])
+        pixels = helper.make_tensor_value_info(PIXELS, TensorProto.UINT8, ["B", *spec.size, spec.channels])
         given.CopyFrom(pixels)
     for value in (given, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "B"

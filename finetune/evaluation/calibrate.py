@@ -45,11 +45,15 @@ class Confidence:
     to_dict = asdict
 
 
-def calibrate(trainer: Trainer, folds: int) -> Confidence | None:
-    """By networks of the same start; each stops where the validation rows say, as the real one did.
+def calibrate(trainer: Trainer, folds: int, resampled: bool = False) -> Confidence | None:
+    """By networks of the same start; each stops where the validation rows say, as the real one did. Of `resampled` rows
+    copies and neighbours would be on both sides of a fold, so that there the validation rows are used.
 
     The network that `trainer` has trained is as before afterwards.
     """
+
+    if resampled:
+        return fit_on_validation(trainer.predictor(trainer.valid[0]), trainer.valid[1]) if folds else None
 
     def train(rows: np.ndarray) -> Callable:
         trainer.fit(rows, on_epoch=lambda line: None)

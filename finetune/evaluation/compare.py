@@ -1,6 +1,7 @@
-"""One recipe in several variants with the same seeds: one table, one figure.
+"""One recipe in several variants, or several recipes, with the same seeds: one table, one figure.
 
 python -m finetune compare finetune/configs/digits_bp.yaml --vary train.optimizer=adam,sgd --seeds 1,2,3
+python -m finetune compare --recipes finetune/configs/designs/*.yaml --seeds 1,2,3
 
 Each variant is an ordinary run in a process of its own, so that its memory is its own too. A run that is finished
 already is not repeated.
@@ -13,6 +14,8 @@ import itertools
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +24,17 @@ from datasets.base import InputError
 from datasets.files import write_csv
 from finetune.config import load_config
 from finetune.evaluation.significance import difference, read_right
+from finetune.metrics import wilson_interval
 
 TABLE, FIGURE = "comparison.csv", "comparison.png"
+BASELINE = "plain"  # of several recipes the one of this name, else the first
+
+
+@dataclass(frozen=True)
+class Variant:
+    name: str
+    recipe: str
+    settings: dict[str, str]
 
 
 def compare(recipe: str, vary: str, seeds: list[int], flags: dict[str, str]) -> Path:
@@ -40,42 +52,84 @@ def compare(recipe: str, vary: str, seeds: list[int], flags: dict[str, str]) -> 
     for value in values:  # all of them before the first is trained
         config = load_config(recipe, {**flags, key: value})
     folder = Path(config.runs_dir) / f"{Path(recipe).stem}_by_{key.split('.')[-1]}"
-    found = {value: [run_of(recipe, key, value, seed, flags, folder) for seed in seeds] for value in values}
-    rows = [row_of(value, runs) for value, runs in found.items()]
-    write_csv(folder / TABLE, rows)
+    found = trained([Variant(value, recipe, {**flags, key: value}) for value in values], seeds, folder)
+    rows = write_table(found, folder)
     draw(found, key, folder / FIGURE)
-    print(in_words(rows))
-    for line in pairs_in_words(found):
-        print(line)
-    print(f"table: {folder / TABLE}\nfigure: {folder / FIGURE}")
+    show(rows, pairs_in_words(found, itertools.combinations(found, 2)), folder)
     return folder
 
 
-def run_of(recipe: str, key: str, value: str, seed: int, flags: dict[str, str], folder: Path) -> Path:
+def compare_recipes(recipes: list[str], seeds: list[int], flags: dict[str, str]) -> Path:
+    """The same of several recipes: `<runs_dir>/<their folder>_on_<data set>/`.
+
+    Raises:
+        InputError: fewer than two, two of one name, a recipe that cannot be used, or a run that failed.
+    """
+    names = [Path(recipe).stem for recipe in recipes]
+    if len(set(names)) < max(2, len(names)):
+        raise InputError(f"--recipes {' '.join(names)}: expected two or more, and each name once.")
+    configs = [load_config(recipe, flags) for recipe in recipes]
+    data = "_".join(dict.fromkeys(Path(config.data.dataset_path).name for config in configs))
+    folder = Path(configs[0].runs_dir) / f"{Path(recipes[0]).resolve().parent.name}_on_{data}"
+    found = trained([Variant(name, recipe, flags) for name, recipe in zip(names, recipes)], seeds, folder)
+    rows = write_table(found, folder)
+    draw_costs(rows, folder / FIGURE)
+    first = BASELINE if BASELINE in found else names[0]
+    show(rows, pairs_in_words(found, [(first, name) for name in names if name != first]), folder)
+    return folder
+
+
+def trained(variants: list[Variant], seeds: list[int], folder: Path) -> dict[str, list[Path]]:
+    """The run folders of each variant, a seed each."""
+    return {variant.name: [run_of(variant, seed, folder) for seed in seeds] for variant in variants}
+
+
+def write_table(found: dict[str, list[Path]], folder: Path) -> list[dict]:
+    rows = [row_of(name, runs) for name, runs in found.items()]
+    write_csv(folder / TABLE, rows)
+    return rows
+
+
+def show(rows: list[dict], lines: list[str], folder: Path) -> None:
+    print("\n".join([in_words(rows), *lines, f"table: {folder / TABLE}", f"figure: {folder / FIGURE}"]))
+
+
+def run_of(variant: Variant, seed: int, folder: Path) -> Path:
     """The run folder of one variant and seed, trained where it is not there."""
-    run = folder / f"{value}_seed{seed}"
+    run = folder / f"{variant.name}_seed{seed}"
     if not (run / "report.html").is_file():  # the last file of a run
-        print(f"{key}={value}, seed {seed}", flush=True)
-        settings = {**flags, key: value, "seed": seed, "runs_dir": folder, "name": run.name, "exist_ok": "true"}
+        print(f"{variant.name}, seed {seed}", flush=True)
+        settings = {**variant.settings, "seed": seed, "runs_dir": folder, "name": run.name, "exist_ok": "true"}
         wanted = [word for name, given in settings.items() for word in ("--set", f"{name}={given}")]
-        done = subprocess.run([sys.executable, "-m", "finetune", "train", recipe, *wanted], stdout=subprocess.DEVNULL)
+        command = [sys.executable, "-m", "finetune", "train", variant.recipe, *wanted]
+        done = subprocess.run(command, stdout=subprocess.DEVNULL)
         if done.returncode:
             raise InputError(f"{run}: this variant failed, see above and {run / 'log.txt'}.")
     return run
 
 
 def row_of(value: str, runs: list[Path]) -> dict:
-    """Means over the seeds: accuracies in percent, seconds of the training, largest memory of the process."""
+    """Means over the seeds: accuracies in percent, the 95 % interval of their mean as the pictures leave it open, the
+    lowest and highest seed; seconds of the training, and of an epoch of all members; what the network costs, see
+    `finetune.training.cost`; largest memory of the process."""
     metrics = [json.loads((run / "metrics.json").read_text(encoding="utf-8")) for run in runs]
     accuracies = [100 * one["after"]["accuracy"] for one in metrics]
+    pictures = metrics[0]["after"]["pictures"]
+    low, high = wilson_interval(np.mean(accuracies) / 100 * pictures, pictures)
+    members = load_config(str(runs[0] / "config.yaml")).train.members
+    epochs = [np.mean(read_column(run / "results.csv", "seconds")) * members for run in runs]
     memory = [one["peak_memory_mb"] for one in metrics]
     return {
         "variant": value,
         "accuracy": f"{np.mean(accuracies):.2f}",
+        "interval": f"{100 * low:.2f}..{100 * high:.2f}",
         "lowest": f"{min(accuracies):.2f}",
         "highest": f"{max(accuracies):.2f}",
         "seconds": f"{np.mean([one['seconds']['training'] for one in metrics]):.1f}",
+        "epoch_s": f"{np.mean(epochs):.2f}",
         "parameters": metrics[0]["parameters"],
+        "multiply_adds": metrics[0].get("multiply_adds", ""),
+        "weights_kb": f"{metrics[0]['weights_bytes'] / 1000:.1f}" if "weights_bytes" in metrics[0] else "",
         "memory_mb": "" if None in memory else round(np.mean(memory)),
     }
 
@@ -86,13 +140,10 @@ def in_words(rows: list[dict]) -> str:
     return "\n".join("  ".join(f"{line[name]!s:>{width}}" for name, width in widths.items()) for line in lines)
 
 
-def pairs_in_words(found: dict[str, list[Path]]) -> list[str]:
-    """Of each pair of variants, whether they differ by more than chance on the pictures that both evaluated."""
+def pairs_in_words(found: dict[str, list[Path]], pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """Of pairs of variants, whether they differ by more than chance on the pictures that both evaluated."""
     right = {value: [read_right(run) for run in runs] for value, runs in found.items()}
-    return [
-        f"{one} and {other}: {difference(right[one], right[other]).in_words(one, other)}"
-        for one, other in itertools.combinations(right, 2)
-    ]
+    return [f"{one} and {other}: {difference(right[one], right[other]).in_words(one, other)}" for one, other in pairs]
 
 
 def draw(found: dict[str, list[Path]], key: str, path: Path) -> None:
@@ -112,6 +163,25 @@ def draw(found: dict[str, list[Path]], key: str, path: Path) -> None:
         axis.grid(alpha=0.25)
     figure.suptitle(f"{key}: mean and range of {len(next(iter(found.values())))} seed(s)")
     figure.axes[0].legend(frameon=False)
+    figure.savefig(path, dpi=110, facecolor="white")
+
+
+def draw_costs(rows: list[dict], path: Path) -> None:
+    """Accuracy with its interval against the size of the weights and against the multiply-adds."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 5), layout="constrained")
+    costs = {"weights_kb": "weights in kB", "multiply_adds": "multiply-adds a picture"}
+    for axis, (column, label) in zip(figure.subplots(1, 2, sharey=True), costs.items()):
+        for number, row in enumerate(row for row in rows if row[column] != ""):
+            cost, accuracy = float(row[column]), float(row["accuracy"])
+            low, high = map(float, row["interval"].split(".."))
+            axis.errorbar(cost, accuracy, [[accuracy - low], [high - accuracy]], fmt="o", capsize=3)
+            above = 1 if number % 2 else -1  # neighbours do not write over each other
+            axis.annotate(row["variant"], (cost, accuracy), (6, 7 * above), textcoords="offset points", fontsize=8)
+        axis.set(xlabel=label, xscale="log")
+        axis.grid(alpha=0.25)
+    figure.axes[0].set_ylabel("accuracy in %, 95 % interval")
     figure.savefig(path, dpi=110, facecolor="white")
 
 

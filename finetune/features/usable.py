@@ -92,7 +92,18 @@ def draw_split(dataset: Dataset, config: Config, found: Features | None = None) 
     usable = readable & ~excluded(dataset, data.exclude)
     groups = grouped(dataset, config, found)
     fractions = data.valid_fraction, data.eval_fraction
-    return make_split(dataset, *fractions, config.seed, data.rotation, usable, keys, groups)
+    split = make_split(dataset, *fractions, config.seed, data.rotation, usable, keys, groups)
+    train, valid = (thinned(rows, dataset.labels, data.fraction, config.seed) for rows in (split.train, split.valid))
+    return Split(train, valid, split.eval)
+
+
+def thinned(rows: np.ndarray, labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Of each class a share of the sorted rows, but at least one; labels (N,) of all rows."""
+    if fraction == 1 or not len(rows):
+        return rows
+    rng = np.random.default_rng(seed)
+    of_classes = [rows[labels[rows] == label] for label in np.unique(labels[rows])]
+    return np.sort(np.concatenate([rng.permutation(one)[: max(1, round(fraction * len(one)))] for one in of_classes]))
 
 
 def usable_split(dataset: Dataset, found: Features, config: Config) -> tuple[Split, Findings]:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
 from datasets.base import InputError
 from finetune.config import ModelConfig
+from finetune.layers.binary import BinaryDense
+from finetune.layers.convolutions import (
+    ACTIVATIONS,
+    POOL,
+    PooledConvolution,
+    Residual,
+    convolution,
+    gain_of,
+    multiply_adds,
+    residual_convolutions,
+)
 from pretrained.mobilenet_v2 import MobileNetV2
-
-ACTIVATIONS = {
-    "relu": nn.ReLU,
-    "sigmoid": nn.Sigmoid,
-    "tanh": nn.Tanh,
-    "elu": nn.ELU,
-    "leaky_relu": nn.LeakyReLU,
-    "prelu": nn.PReLU,
-}
-POOL = 2
 
 
 class Head(nn.Cell):
@@ -63,10 +66,10 @@ class Dropout(nn.Cell):
         return x * keep / (1 - self.share)
 
 
-def dense(inputs: int, outputs: int, rng: np.random.Generator, scale: float) -> nn.Dense:
+def dense(inputs: int, outputs: int, rng: np.random.Generator, scale: float, kind: type = nn.Dense) -> nn.Dense:
     """A dense layer with weights from N(0, scale^2) and bias 0."""
     weights = rng.normal(0, scale, (outputs, inputs)).astype(np.float32)
-    return nn.Dense(inputs, outputs, weight_init=ms.Tensor(weights), bias_init="zeros")
+    return kind(inputs, outputs, weight_init=ms.Tensor(weights), bias_init="zeros")
 
 
 class Classifier(nn.Cell):
@@ -88,32 +91,39 @@ class MLP(nn.Cell):
     """Pictures (B, ...) as rows of pixels -> logits (B, C): dense layers `fc1`, `fc2`, ... with an activation between.
 
     Sigmoid and tanh start from N(0, 1 / inputs), where they neither saturate nor fade (LeCun, "Efficient BackProp",
-    1998), the others from N(0, 2 / inputs) (He et al., 2015).
+    1998), the others from N(0, 2 / inputs) (He et al., 2015). Behind each hidden layer stand `model.residual` residual
+    blocks of its size. Binary layers are all but the last; a sign in front of one is its activation.
     """
 
     def __init__(self, inputs: int, class_count: int, config: ModelConfig, rng: np.random.Generator):
         super().__init__()
         self.flatten = nn.Flatten()
-        sizes = [inputs, *config.layers, class_count]
+        sizes = [inputs, *widened(config.layers, config.width), class_count]
         gain = gain_of(config.activation)
-        layers = []
-        for number, (before, after) in enumerate(zip(sizes, sizes[1:]), 1):
-            last = number == len(sizes) - 1
-            layer = dense(before, after, rng, scale=((1 if last else gain) / before) ** 0.5)
-            setattr(self, f"fc{number}", layer)
+        binary = config.convolution == "binary"
+        layers = [self.flatten]
+
+        def add(name: str, layer: nn.Cell) -> None:
+            setattr(self, name, layer)  # or set_train would not reach it
             layers.append(layer)
-            if not last:
-                activation = ACTIVATIONS[config.activation]()
-                setattr(self, f"activation{number}", activation)
-                layers.append(activation)
-                if config.dropout:
-                    dropout = Dropout(config.dropout, int(rng.integers(2**31)), number)
-                    setattr(self, f"dropout{number}", dropout)  # or set_train would not reach it
-                    layers.append(dropout)
+
+        last = len(sizes) - 1
+        for number, (before, after) in enumerate(zip(sizes, sizes[1:]), 1):
+            scale = ((1 if number == last else gain) / before) ** 0.5
+            add(f"fc{number}", dense(before, after, rng, scale, BinaryDense if binary and number < last else nn.Dense))
+            if number == last:
+                break
+            if not binary or number == last - 1:
+                add(f"activation{number}", ACTIVATIONS[config.activation]())
+            for block in range(1, config.residual + 1):
+                first, second = (dense(after, after, rng, (gain / after) ** 0.5) for _ in range(2))
+                add(f"residual{number}_{block}", Residual([first, ACTIVATIONS[config.activation](), second]))
+            if config.dropout:
+                add(f"dropout{number}", Dropout(config.dropout, int(rng.integers(2**31)), number))
         self.steps = tuple(layers)
+        self.multiply_adds = sum(p.size for p in self.get_parameters() if p.ndim == 2)
 
     def construct(self, x):
-        x = self.flatten(x)
         for step in self.steps:
             x = step(x)
         return x
@@ -125,7 +135,8 @@ class LeNet5(nn.Cell):
     Y. LeCun et al., "Gradient-Based Learning Applied to Document Recognition", 1998, as the model zoo has it: ReLU, max
     pooling, no biases in the convolutions, parameters `conv1`, `conv2`, ..., `fc1`, `fc2`, `fc3`. With 28x28 pictures
     and paddings [2, 0] the shapes are (6, 28, 28), (6, 14, 14), (16, 10, 10), (16, 5, 5), 120, 84, C. Pooling comes
-    before the activation: for one that rises it is the same, and a quarter of the work.
+    before the activation: for one that rises it is the same, and a quarter of the work. Behind each activation stand
+    `model.residual` residual blocks.
 
     Raises:
         InputError: nothing is left of the picture before the dense layers.
@@ -139,13 +150,18 @@ class LeNet5(nn.Cell):
                 "number for each convolution."
             )
         channels, *sides = shape
-        steps = []
-        for number, (filters, padding) in enumerate(zip(config.filters, config.paddings), 1):
-            block = PooledConvolution(convolution(channels, filters, padding, config, rng), channels, config)
-            activation = ACTIVATIONS[config.activation]()
-            setattr(self, f"conv{number}", block)
-            setattr(self, f"conv_activation{number}", activation)
-            steps += [block, activation]
+        steps, self.multiply_adds = [], 0
+
+        def add(name: str, layer: nn.Cell) -> None:
+            setattr(self, name, layer)
+            steps.append(layer)
+
+        count = len(config.filters)
+        for number, (filters, padding) in enumerate(zip(widened(config.filters, config.width), config.paddings), 1):
+            layer = convolution(channels, filters, padding, config, rng, first=number == 1)
+            block = PooledConvolution(layer, channels, config)
+            add(f"conv{number}", block)
+            self.multiply_adds += multiply_adds(block, sides)
             channels = filters
             sides = [(side + 2 * padding - config.dilation * (config.kernel - 1)) // POOL for side in sides]
             if min(sides) < 1:
@@ -153,8 +169,16 @@ class LeNet5(nn.Cell):
                     f"lenet5: nothing is left of pictures of {shape[1:]} after convolution {number}. Use larger "
                     "model.image_size or model.paddings, or fewer model.filters."
                 )
+            if config.convolution != "binary" or (number == count and not config.layers):  # else a sign comes next
+                add(f"conv_activation{number}", ACTIVATIONS[config.activation]())
+            for i in range(1, config.residual + 1):
+                residual = residual_convolutions(channels, config, rng)
+                add(f"residual{number}_{i}", residual)
+                self.multiply_adds += multiply_adds(residual, sides)
         self.steps = tuple(steps)
-        self.classifier = MLP(channels * sides[0] * sides[1], class_count, config, rng)
+        dense_config = replace(config, residual=0)  # the blocks are convolutions here
+        self.classifier = MLP(channels * sides[0] * sides[1], class_count, dense_config, rng)
+        self.multiply_adds += self.classifier.multiply_adds
         for parameter in self.get_parameters():  # conv1.weight, fc1.weight: as in the zoo
             parameter.name = parameter.name.removeprefix("classifier.").replace(".convolution.", ".")
 
@@ -164,82 +188,9 @@ class LeNet5(nn.Cell):
         return self.classifier(x)
 
 
-class PooledConvolution(nn.Cell):
-    """A convolution with 2x2 max pooling behind it: (B, channels, H, W) -> (B, filters, about H/2, about W/2).
-
-    In training on the CPU the pooling is MindSpore's adaptive one, whose gradient is the quickest, with the same
-    result. Of one channel, a grey picture, both are done at once: the maximum of four places that lie side by side is
-    the maximum of four convolutions with stride 2, that is of one with four times the filters, each moved within a
-    kernel larger by 1. A step of LeNet-5 on MNIST takes 4 ms instead of 11. What is exported is the plain form.
-    """
-
-    def __init__(self, convolution: nn.Cell, channels: int, config: ModelConfig):
-        super().__init__()
-        self.convolution = convolution
-        self.pool = nn.MaxPool2d(POOL, POOL)
-        self.quick = ms.get_context("device_target") == "CPU"
-        self.at_once = channels == 1 and not config.separable and config.dilation == 1
-        self.size = config.kernel
-        self.places = ms.Tensor(places(config.kernel))
-
-    def construct(self, x):
-        if not (self.training and self.quick):
-            return self.pool(self.convolution(x))
-        if self.at_once:
-            return self.convolve_and_pool(x)
-        x = self.convolution(x)
-        height, width = x.shape[2] // POOL, x.shape[3] // POOL
-        if x.shape[2:] != (POOL * height, POOL * width):
-            x = x[:, :, : POOL * height, : POOL * width]
-        return ops.adaptive_max_pool2d(x, (height, width))
-
-    def convolve_and_pool(self, x):
-        weight, padding = self.convolution.weight, self.convolution.padding
-        filters, size = weight.shape[0], self.size + 1
-        moved = ops.matmul(weight.reshape(filters, -1), self.places)
-        moved = moved.reshape(filters, POOL**2, size, size).transpose(1, 0, 2, 3)
-        x = ops.conv2d(x, moved.reshape(-1, 1, size, size), stride=POOL, pad_mode="pad", padding=padding)
-        batch, _, height, width = x.shape
-        count = filters * height * width
-        x = ops.adaptive_max_pool2d(x.reshape(batch, 1, POOL**2, count), (1, count))
-        return x.reshape(batch, filters, height, width)
-
-
-def places(kernel: int) -> np.ndarray:
-    """float32 (kernel^2, 4 (kernel + 1)^2): where each weight of a kernel is in the four that are moved by 0 or 1."""
-    one = np.zeros((kernel, kernel, POOL, POOL, kernel + 1, kernel + 1), np.float32)
-    for row, column, down, right in np.ndindex(kernel, kernel, POOL, POOL):
-        one[row, column, down, right, row + down, column + right] = 1
-    return one.reshape(kernel**2, -1)
-
-
-def convolution(inputs: int, outputs: int, padding: int, config: ModelConfig, rng: np.random.Generator) -> nn.Cell:
-    """A convolution from N(0, gain / inputs), without bias; or depthwise and 1x1 (Sifre, 2014)."""
-    gain = gain_of(config.activation)
-
-    def layer(inputs: int, outputs: int, kernel: int, group: int, padding: int, dilation: int) -> nn.Conv2d:
-        fan_in = inputs // group * kernel**2
-        weights = rng.normal(0, (gain / fan_in) ** 0.5, (outputs, inputs // group, kernel, kernel)).astype(np.float32)
-        return nn.Conv2d(
-            inputs,
-            outputs,
-            kernel,
-            pad_mode="pad",
-            padding=padding,
-            dilation=dilation,
-            group=group,
-            weight_init=ms.Tensor(weights),
-        )
-
-    if not config.separable:
-        return layer(inputs, outputs, config.kernel, 1, padding, config.dilation)
-    return nn.SequentialCell(
-        layer(inputs, inputs, config.kernel, inputs, padding, config.dilation), layer(inputs, outputs, 1, 1, 0, 1)
-    )
-
-
-def gain_of(activation: str) -> float:
-    return 1.0 if activation in ("sigmoid", "tanh") else 2.0
+def widened(counts: list[int], width: float) -> list[int]:
+    """Each number of filters or units times model.width."""
+    return [max(1, round(count * width)) for count in counts]
 
 
 def from_scratch(config: ModelConfig, shape: tuple[int, int, int], class_count: int, seed: int) -> nn.Cell:

@@ -7,6 +7,7 @@ from mindspore import nn, ops
 
 from finetune.config import TrainConfig
 from finetune.training.optimizers import decayed
+from finetune.training.prune import Pruning
 
 
 class TrainStep(nn.Cell):
@@ -17,7 +18,7 @@ class TrainStep(nn.Cell):
     number makes its time.
     """
 
-    def __init__(self, network: nn.Cell, optimizer: nn.Optimizer, config: TrainConfig):
+    def __init__(self, network: nn.Cell, optimizer: nn.Optimizer, config: TrainConfig, pruning: Pruning | None = None):
         super().__init__(auto_prefix=False)
         self.network = network
         self.optimizer = optimizer
@@ -27,6 +28,7 @@ class TrainStep(nn.Cell):
         self.argmax = ops.Argmax(axis=1, output_type=ms.int32)
         self.l1, self.l2 = config.l1, config.l2
         self.penalised = ms.ParameterTuple(decayed(network)) if config.l1 or config.l2 else ()
+        self.pruned, self.masks = (pruning.weights, pruning.masks) if pruning else ((), ())
         self.gradients = ms.value_and_grad(self.loss, None, optimizer.parameters, has_aux=True)
 
     def loss(self, x, rows, targets, shares):
@@ -47,6 +49,8 @@ class TrainStep(nn.Cell):
     def construct(self, x, rows, targets, shares):
         (loss, correct), gradients = self.gradients(x, rows, targets, shares)
         self.optimizer(gradients)
+        for i, mask in enumerate(self.masks):
+            ops.assign(self.pruned[i], self.pruned[i] * mask)
         return loss, correct
 
 

@@ -27,6 +27,7 @@ from finetune.training import augment
 from finetune.training.epoch import class_weights, draw_order, train_epoch
 from finetune.training.optimizers import learning_rates, make_optimizer, phases
 from finetune.training.predictor import Predictor
+from finetune.training.prune import Pruning
 from finetune.training.step import TrainStep, TrainSteps
 from finetune.training.unfinished import State, Unfinished
 from finetune.training.windows import Windows
@@ -97,7 +98,10 @@ class Trainer:
         self.device_x = None if self.windows else ms.Tensor(x)
         self.class_weights = class_weights(self.y, class_count, config.class_weights)
         self.predictor = Predictor(network)
-        self.phases = [Phase(network, phase, self.steps(len(self.x)), make) for phase in phases(config)]
+        self.pruning = Pruning(network, config.prune, config.epochs) if config.prune else None
+        self.masks = Values(self.pruning.masks if self.pruning else ())
+        steps = self.steps(len(self.x))
+        self.phases = [Phase(network, phase, steps, make, self.pruning) for phase in phases(config)]
         self.weights = Values(network.trainable_params())
         self.start = self.weights.get()
 
@@ -147,6 +151,8 @@ class Trainer:
                     phase.state(*map(ms.Tensor, done.optimizer))
                 continue
             started = time.perf_counter()
+            if self.pruning:
+                self.masks(*self.pruning.masks_in(epoch))
             if augment.is_on(config.augment):
                 self.device_x = ms.Tensor(augment.augment(self.x, config.augment, augment_rng))
             if self.windows and config.sampling == "each":
@@ -172,6 +178,8 @@ class Trainer:
             judged = valid_loss if len(self.valid[0]) else loss
             if not math.isfinite(loss):
                 raise InputError(f"The training loss became {loss} in epoch {epoch}. {lower_what(phase.config)}")
+            if self.pruning and not self.pruning.is_final(epoch):
+                continue  # not yet what was asked for
             if judged < best_loss or keep == "last":
                 best_loss, best_epoch = judged, epoch
                 best = self.weights.get()
@@ -229,11 +237,11 @@ def plain_view(x: np.ndarray | StoredRows, count: int) -> np.ndarray | StoredRow
 class Phase:
     """A part of a training that has an optimizer of its own, compiled once for any number of steps up to `steps`."""
 
-    def __init__(self, network: nn.Cell, config: TrainConfig, steps: int, make: Callable):
+    def __init__(self, network: nn.Cell, config: TrainConfig, steps: int, make: Callable, pruning: Pruning | None):
         self.config = config
         rates = learning_rates(config, steps)
         optimizer = make(network, config, rates)
-        self.train_steps = TrainSteps(TrainStep(network, optimizer, config))
+        self.train_steps = TrainSteps(TrainStep(network, optimizer, config, pruning))
         own = [p for p in optimizer.get_parameters() if not any(p is other for other in network.get_parameters())]
         own.sort(key=lambda p: p.name == "learning_rate")
         self.state = Values(own)

@@ -1,0 +1,1 @@
+"""The layers of networks from scratch, beyond those of MindSpore."""
