@@ -31,19 +31,19 @@ LARGE_ROWS = 13_107  # of a chunk of 64 MB
 def keys_of(count: int):
     import numpy as np
 
-    from finetune.features.chunk import KEY
+    from finetune.storage.chunk import KEY
 
     return np.frombuffer(np.random.default_rng(7).bytes(32 * count), KEY)
 
 
 def open_store(place: Path, count: int):
-    from finetune.features.store import FeatureStore
+    from finetune.storage.store import FeatureStore
 
     return FeatureStore(place / str(count), FACTS)
 
 
 def rows_of(place: Path, count: int):
-    from finetune.features.rows import StoredRows
+    from finetune.storage.rows import StoredRows
 
     return StoredRows(open_store(place, count), keys_of(count))
 
@@ -60,7 +60,7 @@ def labels_of(count: int):
 def writing(place: Path, count: int, features: int) -> Callable:
     import numpy as np
 
-    from finetune.features.chunk import write_chunk
+    from finetune.storage.chunk import write_chunk
 
     def write() -> None:
         store, keys, rng = open_store(place, count), keys_of(count), np.random.default_rng(1)
@@ -81,7 +81,7 @@ def listing(place: Path, count: int, features: int) -> Callable:
 
 def digests(place: Path, count: int, features: int) -> Callable:
     """Of unchanged files."""
-    from finetune.features import digests
+    from finetune.storage import digests
 
     digests.SETTLED_SECONDS = -1  # these files are young
     root = pictures(place, count)
@@ -126,7 +126,7 @@ def reading(place: Path, count: int, features: int) -> Callable:
 
 def training(place: Path, count: int, features: int) -> Callable:
     from finetune.config import TrainConfig
-    from finetune.features.rows import held
+    from finetune.storage.rows import held
     from finetune.training.networks import Head
     from finetune.training.trainer import Trainer
 
@@ -140,7 +140,7 @@ def training(place: Path, count: int, features: int) -> Callable:
 
 def evaluation(place: Path, count: int, features: int) -> Callable:
     from finetune.evaluation.evaluate import evaluate
-    from finetune.features.rows import held
+    from finetune.storage.rows import held
     from finetune.training.networks import Head
     from finetune.training.predictor import Predictor
 
@@ -210,7 +210,7 @@ def try_index(place: Path, count: int) -> None:
     import numpy as np
 
     from benchmarks.contest import peak_mb
-    from finetune.features.index import ENTRY, look_up, read_merged, write_index
+    from finetune.storage.index import ENTRY, look_up, read_merged, write_index
 
     folder = place / f"{count}_keys"
     folder.mkdir(parents=True, exist_ok=True)
@@ -235,7 +235,7 @@ def try_index(place: Path, count: int) -> None:
         assert there.all()
     new = np.zeros(min(count, FOUND[-1]), ENTRY)
     new["key"] = keys_of(len(new))
-    from finetune.features.index import Index
+    from finetune.storage.index import Index
 
     old = Index(names, entries, len(names), entries[:0], file)
     lap(f"{len(new):,} keys added", lambda: write_index(folder, old, names, np.arange(len(names)), new))
@@ -247,7 +247,7 @@ def write_sorted(folder: Path, count: int) -> list[str]:
     import numpy as np
 
     from datasets.files import write_json
-    from finetune.features.index import ENTRIES, ENTRY, POINTER
+    from finetune.storage.index import ENTRIES, ENTRY, POINTER
 
     names = [f"{n:032x}" for n in range(math.ceil(count / LARGE_ROWS))]
     rng, last, at_once = np.random.default_rng(1), 0.0, 1 << 20

@@ -21,8 +21,8 @@ from finetune.device import Device
 from finetune.evaluation.calibrate import Confidence, fit_on_validation
 from finetune.features.cache import Features, extract
 from finetune.features.engines.choose import choose_engine
-from finetune.features.rows import held
 from finetune.features.views import PLAIN, Views
+from finetune.storage.rows import held
 from finetune.trained import load_trained, save_trained
 from finetune.training.networks import Head
 from finetune.training.tail import Tail, tail_optimizer, tail_training

@@ -32,11 +32,11 @@ from finetune.evaluation.summary import no_better_than, summary
 from finetune.features.cache import Features, extract, write_views
 from finetune.features.engines.choose import choose_engine
 from finetune.features.resample import resampled
-from finetune.features.rows import held
 from finetune.features.usable import Findings, usable_split
 from finetune.inputs import load_inputs, log_inputs
 from finetune.insight.look import beside_a_run, novelty_of_a_run
 from finetune.metrics import majority_class, mcnemar, nearest_class_mean
+from finetune.storage.rows import held
 from finetune.trained import save_from_scratch, save_trained
 from finetune.training.cost import cost
 from finetune.training.ensemble import assembled, make_trainer

@@ -14,9 +14,9 @@ import pytest
 from conftest import RED_GREEN, TOY_RECORD, TOY_SPEC, draw_toy, draw_toys
 from PIL import Image
 
-import finetune.features.chunk
-import finetune.features.digests
-import finetune.features.store
+import finetune.storage.chunk
+import finetune.storage.digests
+import finetune.storage.store
 from datasets.base import InputError
 from datasets.files import replace_file
 from datasets.folder import load_folder
@@ -240,9 +240,9 @@ def test_a_cache_that_is_read_only_is_used_when_it_has_everything(pictures, cach
     def refuse(path, write):
         raise OSError(errno.EROFS, "Read-only file system", str(path))
 
-    for module in (finetune.features.store, finetune.features.chunk, finetune.features.digests):
+    for module in (finetune.storage.store, finetune.storage.chunk, finetune.storage.digests):
         monkeypatch.setattr(module, "replace_file", refuse)
-    monkeypatch.setattr(finetune.features.digests, "SETTLED_SECONDS", -1)  # it wants to remember them
+    monkeypatch.setattr(finetune.storage.digests, "SETTLED_SECONDS", -1)  # it wants to remember them
     assert np.array_equal(run(pictures, cache).rows, first)
     engine = CountingEngine()
     new = draw_toy(tmp_path / "new.png", (1, 2, 3), 777)
@@ -254,7 +254,7 @@ def test_a_cache_that_is_read_only_is_used_when_it_has_everything(pictures, cach
     changed = bytearray(chunk.read_bytes())
     changed[-3] ^= 1
     chunk.write_bytes(changed)
-    monkeypatch.setattr(finetune.features.chunk.Chunk, "remove", lambda *_: None)
+    monkeypatch.setattr(finetune.storage.chunk.Chunk, "remove", lambda *_: None)
     with pytest.raises(InputError, match="cannot be written"):  # and the changed rows are not taken for right
         run(pictures, cache)
 

@@ -12,8 +12,8 @@ from datasets.base import InputError
 from datasets.folder import load_folder
 from finetune.config import Config
 from finetune.features.cache import Features
-from finetune.features.digests import hash_files
 from finetune.features.usable import LINES, usable_split
+from finetune.storage.digests import hash_files
 
 
 def found_in(data, tmp_path, damaged=()) -> Features:

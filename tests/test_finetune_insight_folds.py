@@ -13,8 +13,8 @@ from finetune.__main__ import main
 from finetune.config import TrainConfig
 from finetune.evaluation.calibrate import deal
 from finetune.evaluation.significance import difference
+from finetune.heads.closed_form import LinearHead
 from finetune.insight.folds import cross_validate, deal_groups, design_effect
-from finetune.insight.heads import LinearHead
 from finetune.insight.two_runs import in_words
 from finetune.metrics import mcnemar_exact
 

@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import finetune.features.rows
+import finetune.storage.rows
 from finetune.config import TrainConfig
 from finetune.evaluation.calibrate import calibrate
 from finetune.evaluation.evaluate import evaluate
-from finetune.features.chunk import KEY
-from finetune.features.rows import StoredRows, held
-from finetune.features.store import FeatureStore
 from finetune.metrics import nearest_class_mean
+from finetune.storage.chunk import KEY
+from finetune.storage.rows import StoredRows, held
+from finetune.storage.store import FeatureStore
 from finetune.training import windows
 from finetune.training.networks import Head
 from finetune.training.predictor import Predictor
@@ -37,7 +37,7 @@ def stored(data, tmp_path, monkeypatch) -> StoredRows:
     monkeypatch.setattr(windows, "BLOCK_ROWS", 4)
     monkeypatch.setattr(windows, "WINDOW_BYTES", 64 * D * 4)
     monkeypatch.setattr("finetune.training.trainer.STEPS_A_CALL", 4)
-    monkeypatch.setattr(finetune.features.rows, "HELD_BYTES", 1000)
+    monkeypatch.setattr(finetune.storage.rows, "HELD_BYTES", 1000)
     keys = [f"{n:032d}".encode() for n in range(N)]
     store = FeatureStore(tmp_path, {})
     for start in range(0, N, 50):

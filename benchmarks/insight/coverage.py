@@ -15,8 +15,8 @@ import numpy as np
 from scipy.special import stdtrit
 
 from datasets.load import load
+from finetune.heads.closed_form import LinearHead
 from finetune.insight.folds import cross_validate
-from finetune.insight.heads import LinearHead
 from finetune.metrics import wilson_interval
 
 L2 = 0.01  # the default of a run

@@ -15,8 +15,8 @@ import numpy as np
 
 from finetune.config import load_config
 from finetune.device import init_device
+from finetune.heads.closed_form import LinearHead
 from finetune.insight.folds import cross_validate
-from finetune.insight.heads import LinearHead
 from finetune.insight.labels import SEEDS, STIFFER, doubtful
 
 FLIPPED, LOOKED_AT = 0.05, 0.1  # shares of the training rows

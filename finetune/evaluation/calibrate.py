@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from finetune.features.rows import held
 from finetune.metrics import calibration_error, cross_entropy
+from finetune.storage.rows import held
 
 if TYPE_CHECKING:  # predictions by ONNX need no MindSpore
     from finetune.training.trainer import Trainer

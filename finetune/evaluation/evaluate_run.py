@@ -19,8 +19,8 @@ from finetune.device import Device
 from finetune.evaluation.evaluate import evaluate
 from finetune.features.cache import extract
 from finetune.features.engines.choose import choose_engine
-from finetune.features.rows import held
 from finetune.run_folder import evaluation_pictures, read_json
+from finetune.storage.rows import held
 from finetune.trained import load_trained
 from finetune.training.predictor import Predictor
 

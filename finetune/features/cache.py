@@ -21,12 +21,12 @@ from datasets.base import Dataset, Split
 from datasets.files import replace_file
 from datasets.folder import VIEWS_FOLDER
 from datasets.image import PIPELINE_VERSION, ImageSpec
-from finetune.features.chunk import KEY
 from finetune.features.compute import compute
-from finetune.features.digests import hash_files
-from finetune.features.rows import StoredRows
-from finetune.features.store import FeatureStore
 from finetune.features.views import PLAIN, Views
+from finetune.storage.chunk import KEY
+from finetune.storage.digests import hash_files
+from finetune.storage.rows import StoredRows
+from finetune.storage.store import FeatureStore
 
 if TYPE_CHECKING:
     from finetune.features.engines.mindspore import MindSporeEngine

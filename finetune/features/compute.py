@@ -27,7 +27,7 @@ from finetune.features.views import Views
 
 if TYPE_CHECKING:
     from finetune.features.engines.mindspore import MindSporeEngine
-    from finetune.features.store import FeatureStore
+    from finetune.storage.store import FeatureStore
 
 CHUNK_ROWS = 64  # what a killed run can lose
 

@@ -16,11 +16,11 @@ from finetune.device import Device
 from finetune.features.cache import Features, extract
 from finetune.features.engines.choose import choose_engine
 from finetune.features.groups import numbered
-from finetune.features.rows import HELD_BYTES
 from finetune.features.usable import grouped, usable_split
 from finetune.inputs import load_inputs, log_inputs
 from finetune.insight import novelty
 from finetune.insight.study import rows_of, study
+from finetune.storage.rows import HELD_BYTES
 
 log = logging.getLogger("finetune")
 

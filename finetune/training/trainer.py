@@ -21,9 +21,9 @@ from mindspore import nn, ops
 
 from datasets.base import InputError
 from finetune.config import TrainConfig
-from finetune.features.rows import StoredRows
+from finetune.features import augment
 from finetune.metrics import cross_entropy
-from finetune.training import augment
+from finetune.storage.rows import StoredRows
 from finetune.training.epoch import class_weights, draw_order, train_epoch
 from finetune.training.optimizers import learning_rates, make_optimizer, phases
 from finetune.training.predictor import Predictor

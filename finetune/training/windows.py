@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import mindspore as ms
 import numpy as np
 
-from finetune.features.rows import StoredRows
+from finetune.storage.rows import StoredRows
 from finetune.training.epoch import train_rows
 from finetune.training.step import TrainSteps
 

@@ -16,8 +16,8 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from datasets.base import MachineFault
-from finetune.features.chunk import FEATURES, Chunk, DamagedChunk, write_chunk
-from finetune.features.index import ENTRY, Index, entries_of, look_up, read_index, write_index
+from finetune.storage.chunk import FEATURES, Chunk, DamagedChunk, write_chunk
+from finetune.storage.index import ENTRY, Index, entries_of, look_up, read_index, write_index
 
 LARGE_BYTES = 64 << 20  # of a chunk of rows; half of it is large enough to stay
 MANY = 64  # chunks, or one for each 1,024 merged rows: an index is written anew for a sixteenth of it at least

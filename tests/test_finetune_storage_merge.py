@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from datasets.base import MachineFault
-from finetune.features import chunk, index, merge, rows, store
-from finetune.features.chunk import KEY, name_of
-from finetune.features.index import ENTRY, Index, Pieces, entries_of
-from finetune.features.rows import StoredRows
-from finetune.features.store import FeatureStore
+from finetune.storage import chunk, index, merge, rows, store
+from finetune.storage.chunk import KEY, name_of
+from finetune.storage.index import ENTRY, Index, Pieces, entries_of
+from finetune.storage.rows import StoredRows
+from finetune.storage.store import FeatureStore
 
 D, ROWS = 50, 8  # of a small chunk
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from finetune.config import AugmentConfig
-from finetune.training.augment import augment, is_on
+from finetune.features.augment import augment, is_on
 
 ALL = AugmentConfig(shift=2, rotate=15, zoom=0.2, elastic=1)
 

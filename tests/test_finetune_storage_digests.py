@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from finetune.features import digests
-from finetune.features.digests import SETTLED_SECONDS, hash_files, packed
+from finetune.storage import digests
+from finetune.storage.digests import SETTLED_SECONDS, hash_files, packed
 
 
 def digest(path):

@@ -20,7 +20,7 @@ import numpy as np
 
 from datasets.base import InputError
 from datasets.files import read_json, replace_file, write_json
-from finetune.features.chunk import KEY, KEYS, Chunk, DamagedChunk, load
+from finetune.storage.chunk import KEY, KEYS, Chunk, DamagedChunk, load
 
 ENTRY = np.dtype([("key", KEY), ("chunk", "<u4"), ("row", "<u4")])
 POINTER, ENTRIES = "index.json", ".index.npy"

@@ -1,13 +1,13 @@
 """The feature store: whole chunks of rows, found by the sha256 of the picture's bytes.
 
     <cache_dir>/features/<facts>/facts.json
-    <cache_dir>/features/<facts>/<chunk>.*            rows, their checksums and their keys: finetune.features.chunk
-    <cache_dir>/features/<facts>/index.json           where each row is: finetune.features.index
+    <cache_dir>/features/<facts>/<chunk>.*            rows, their checksums and their keys: finetune.storage.chunk
+    <cache_dir>/features/<facts>/index.json           where each row is: finetune.storage.index
     <cache_dir>/features/<facts>/<any>.tones.json     {key: what is odd about the picture}, of few
 
 <facts> is the sha256 of everything beside the picture that decides its numbers. Files appear by rename
 and are never changed, so a killed run leaves only whole chunks, and two runs at once at worst compute
-the same rows twice. Small chunks become large ones: finetune.features.merge.
+the same rows twice. Small chunks become large ones: finetune.storage.merge.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ import numpy as np
 
 from datasets.base import InputError
 from datasets.files import one_at_a_time, replace_file
-from finetune.features.chunk import CHECKS, CRC32, FEATURES, KEY, KEYS, Chunk, write_chunk
-from finetune.features.index import ENTRIES, ENTRY, Index, read_index, read_merged, write_index
-from finetune.features.merge import LOCK, many, merge
+from finetune.storage.chunk import CHECKS, CRC32, FEATURES, KEY, KEYS, Chunk, write_chunk
+from finetune.storage.index import ENTRIES, ENTRY, Index, read_index, read_merged, write_index
+from finetune.storage.merge import LOCK, many, merge
 
 STALE_SECONDS = 24 * 3600  # leftovers of killed runs are removed after this
 TONES = ".tones.json"

@@ -4,7 +4,7 @@
     <chunk>.checks.npy     uint32 (n,): CRC-32 of each row, begun at its key: a row at another's place shows, too
     <chunk>.keys.npy       uint8 (n, 32), written last: marks it complete; <chunk> is the sha256 of what is in it
 
-A run writes small ones, `finetune.features.merge` makes large ones of them. With a checksum a row, 64 rows are checked
+A run writes small ones, `finetune.storage.merge` makes large ones of them. With a checksum a row, 64 rows are checked
 by reading 64 rows. Chunks of earlier versions have `<chunk>.crc32` of the whole file of features instead, or nothing.
 """
 

@@ -1,0 +1,1 @@
+"""Linear heads in closed form or by L-BFGS, and the choice among them."""
