@@ -34,6 +34,8 @@ class DataConfig:
     group_by: Optional[str] = None  # one side of the split a group: folder, prefix, exif, duplicates, or a CSV file
     fraction: float = 1.0  # of the rows of each class that train or validate; the others are left out
     exclude: Optional[str] = None  # a file that names pictures to leave out: CSV with a column path, or a name a line
+    size: Optional[int] = None  # pixels of a side that the backbone sees; null: what its weights were trained with
+    fit: str = "crop"  # the middle of a picture; whole: all of it, squashed into a square
     views: bool = True  # write <dataset>/features/{train,eval}_{feature,label}.npy
     views_per_picture: int = 1  # of a training photograph: the plain one, and others drawn at random
     augment: ViewConfig = field(default_factory=ViewConfig)  # those others
@@ -94,6 +96,7 @@ class TailConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
+    head: str = "gradient"  # by the optimizer; logistic, ridge, lda: linear, solved for; auto: the best of these
     epochs: int = 30
     batch_size: Optional[int] = None  # rows a step; null: 64, or fewer so that an epoch has 20 steps
     optimizer: str = "adam"  # sgd, momentum, adam, rmsprop, adadelta, adagrad
@@ -163,11 +166,13 @@ CHOICES = {
     "platform": ("auto", "CPU", "GPU", "Ascend"),
     "engine": ("auto", "openvino", "mindspore"),
     "precision": ("f32", "bf16"),
+    "data.fit": ("crop", "whole"),
     "model.backbone": ("mobilenetv2",),
     "model.train_from": ("head", *(f"block_{number}" for number in range(1, 19))),
     "model.network": ("lenet5", "mlp"),
     "model.activation": ("relu", "sigmoid", "tanh", "elu", "leaky_relu", "prelu"),
     "model.convolution": ("plain", "shuffle", "binary"),
+    "train.head": ("gradient", "logistic", "ridge", "lda", "auto"),
     "train.optimizer": OPTIMIZERS,
     "train.second_optimizer": OPTIMIZERS,
     "train.oversample": ("none", "random", "smote"),
@@ -184,6 +189,7 @@ BOUNDS = {
     "data.eval_fraction": (0.01, 0.9),
     "data.fraction": (0.001, 1),
     "data.rotation": (0, None),
+    "data.size": (32, 1024),
     "data.views_per_picture": (1, 1000),
     "data.augment.crop": (0.01, 1),
     "data.augment.colour": (0, 0.9),

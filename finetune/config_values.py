@@ -129,6 +129,19 @@ def without_contradiction(config: Any) -> Any:
             "train.oversample and train.undersample take one row a picture, and data.views_per_picture is "
             f"{config.data.views_per_picture}. Set it to 1.",
         ),
+        (
+            train.head != "gradient" and (scratch or model.hidden or model.dropout or of_head),
+            f"train.head {train.head}: for one linear head on a backbone's features. Leave model.hidden, "
+            "model.dropout, train.members, train.prune and resampling out, or train.head.",
+        ),
+        (
+            train.head != "gradient" and (train.sampling, train.class_weights) != ("each", "none"),
+            f"train.head {train.head} takes each row once. Leave train.sampling and train.class_weights out.",
+        ),
+        (
+            scratch and (config.data.size or config.data.fit != "crop"),
+            "data.size and data.fit are of a backbone's pictures, and model.backbone is null. Use model.image_size.",
+        ),
     ):
         if found:
             raise InputError(reason)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from datasets.base import Dataset, InputError
 from datasets.listing import passed_over_lines
 from datasets.load import load
 from finetune.blocks import time_needed
-from finetune.config import Config
+from finetune.config import Config, DataConfig
 from finetune.device import Device
 from finetune.features.usable import draw_split, shortened
 from pretrained.weights import Backbone, load_backbone
@@ -36,7 +37,21 @@ def load_inputs(config: Config) -> tuple[Dataset, Backbone | None]:
             f"{dataset.name}: arrays of pixels; a backbone wants pictures in folders. Use a recipe without a backbone "
             "(finetune/configs), or give --dataset_path a folder of pictures."
         )
-    return dataset, load_backbone(config.model.pretrain_ckpt)
+    return dataset, prepared(load_backbone(config.model.pretrain_ckpt), config.data)
+
+
+def prepared(backbone: Backbone, data: DataConfig) -> Backbone:
+    """The backbone with pictures prepared as data.size and data.fit say, the margin of the crop in proportion."""
+    image = backbone.record.image
+    size = (data.size, data.size) if data.size else image.size
+    resize = image.resize
+    if isinstance(resize, int):
+        resize = round(resize * min(size) / min(image.size))
+    else:
+        resize = tuple(round(side * now / before) for side, now, before in zip(resize, size, image.size))
+    if data.fit == "whole":
+        resize = size
+    return replace(backbone, record=replace(backbone.record, image=replace(image, size=size, resize=resize)))
 
 
 def log_inputs(config: Config, device: Device, dataset: Dataset, backbone: Backbone | None) -> None:
@@ -53,5 +68,8 @@ def log_inputs(config: Config, device: Device, dataset: Dataset, backbone: Backb
     if backbone:
         log.info("weights: %s: %s", backbone.path, backbone.found_as)
         log.info("facts: %s", backbone.facts_from)
+        if config.data.size or config.data.fit != "crop":
+            image = backbone.record.image
+            log.info("data.size, data.fit: pictures are resized to %s and cropped to %s", image.resize, image.size)
     if config.model.cut is not None:
         log.info(time_needed(config, backbone, dataset, device.threads))

@@ -13,7 +13,7 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,7 @@ from finetune.features.cache import Features, extract, write_views
 from finetune.features.engines.choose import choose_engine
 from finetune.features.resample import resampled
 from finetune.features.usable import Findings, usable_split
+from finetune.heads.choice import HeadChooser
 from finetune.inputs import load_inputs, log_inputs
 from finetune.insight.look import beside_a_run, novelty_of_a_run
 from finetune.metrics import majority_class, mcnemar, nearest_class_mean
@@ -112,7 +113,8 @@ def learn(config: Config, device: Device, reporter: Ahead, *others: Ahead) -> tu
     )
     network = make()
     train = resampled(train_x, train_rows[1], config.train, config.seed)
-    trainer = make_trainer(network, train, valid_rows, config.train, len(dataset.classes), config.seed)
+    trainer_of = make_trainer if config.train.head == "gradient" else HeadChooser
+    trainer = trainer_of(network, train, valid_rows, config.train, len(dataset.classes), config.seed)
     before = evaluate(trainer.predictor, *eval_rows, dataset.classes)
     baselines = {
         "majority_class": majority_class(train_rows[1], eval_rows[1]),
@@ -144,6 +146,7 @@ def learn(config: Config, device: Device, reporter: Ahead, *others: Ahead) -> tu
     numbers = {
         "classes": list(dataset.classes),
         "trained": "head" if backbone else "network",
+        "head": asdict(trainer.chosen) if config.train.head != "gradient" else None,
         **costs,
         "best_epoch": fitted.best_epoch,
         "before": before.metrics,
