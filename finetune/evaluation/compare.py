@@ -173,12 +173,14 @@ def draw_costs(rows: list[dict], path: Path) -> None:
     figure = Figure(figsize=(12, 5), layout="constrained")
     costs = {"weights_kb": "weights in kB", "multiply_adds": "multiply-adds a picture"}
     for axis, (column, label) in zip(figure.subplots(1, 2, sharey=True), costs.items()):
-        for number, row in enumerate(row for row in rows if row[column] != ""):
+        known = sorted((row for row in rows if row[column] != ""), key=lambda row: float(row["accuracy"]))
+        for number, row in enumerate(known):
             cost, accuracy = float(row[column]), float(row["accuracy"])
             low, high = map(float, row["interval"].split(".."))
             axis.errorbar(cost, accuracy, [[accuracy - low], [high - accuracy]], fmt="o", capsize=3)
-            above = 1 if number % 2 else -1  # neighbours do not write over each other
-            axis.annotate(row["variant"], (cost, accuracy), (6, 7 * above), textcoords="offset points", fontsize=8)
+            side, align = ((7, -3), "left") if number % 2 else ((-7, -3), "right")  # neighbours on different sides
+            axis.annotate(row["variant"], (cost, accuracy), side, textcoords="offset points", ha=align, fontsize=8)
+        axis.margins(x=0.15)
         axis.set(xlabel=label, xscale="log")
         axis.grid(alpha=0.25)
     figure.axes[0].set_ylabel("accuracy in %, 95 % interval")
