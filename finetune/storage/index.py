@@ -142,7 +142,7 @@ def write_index(
         without: keys S32, sorted, whose entries are left out.
     """
     pieces = Pieces(old.merged, new, numbers, without)
-    count = sum(map(len, pieces))
+    count = pieces.count()
     file = folder / f"{uuid.uuid4().hex}{ENTRIES}"
 
     def write(target) -> None:
@@ -166,20 +166,27 @@ class Pieces:
         self.new = new[np.argsort(new["key"])]
         self.at = np.searchsorted(old["key"], self.new["key"]) if len(old) else np.zeros(len(new), int)
 
+    def count(self) -> int:
+        return len(self.new) + sum(int(np.count_nonzero(self._kept(start)[1])) for start in self._starts())
+
     def __iter__(self) -> Iterator[np.ndarray]:
-        starts = range(0, max(1, len(self.old)), AT_ONCE)
-        for start in starts:
-            stop = start + AT_ONCE
-            last = stop >= len(self.old)
-            first_new, end_new = np.searchsorted(self.at, [start, stop]) if not last else (
-                np.searchsorted(self.at, start), len(self.at))  # fmt: skip
-            kept = self.old[start:stop]
-            places = self.at[first_new:end_new] - start
-            numbers = np.append(self.numbers, -1)[np.minimum(kept["chunk"], len(self.numbers))]
-            mask = numbers >= 0
-            if self.without is not None and len(self.without):
-                mask &= ~np.isin(kept["key"], self.without)
+        ends = np.append(np.searchsorted(self.at, self._starts()[1:]), len(self.new))
+        begins = np.append(0, ends[:-1])
+        for start, begin, end in zip(self._starts(), begins, ends):
+            kept, mask, numbers = self._kept(start)
+            places = np.concatenate([[0], np.cumsum(mask)])[self.at[begin:end] - start]
             kept = np.array(kept)
             kept["chunk"] = np.maximum(numbers, 0)
-            places = np.concatenate([[0], np.cumsum(mask)])[places]
-            yield np.insert(kept[mask], places, self.new[first_new:end_new])
+            yield np.insert(kept[mask] if not mask.all() else kept, places, self.new[begin:end])
+
+    def _starts(self) -> range:
+        return range(0, max(1, len(self.old)), AT_ONCE)
+
+    def _kept(self, start: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Old entries, bool: which of them stay, and the numbers of their chunks."""
+        entries = self.old[start : start + AT_ONCE]
+        numbers = np.append(self.numbers, -1)[np.minimum(entries["chunk"], len(self.numbers))]
+        mask = numbers >= 0
+        if self.without is not None and len(self.without):
+            mask &= ~np.isin(entries["key"], self.without)
+        return entries, mask, numbers

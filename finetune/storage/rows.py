@@ -11,7 +11,7 @@ from datasets.base import MachineFault, cannot_read
 from finetune.storage.chunk import FEATURES, Chunk, DamagedChunk
 from finetune.storage.store import FeatureStore
 
-HELD_BYTES = 1 << 29  # of rows that a run reads into memory; more stay on the disk
+HELD_BYTES = 1 << 28  # of rows that a run reads into memory; more stay on the disk
 CHECKED_AT_START = 1 << 30  # bytes; of more rows each is checked when it is read, for reading them all takes minutes
 AT_ONCE = 1 << 25  # bytes
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import shutil
 import subprocess
 import sys
 import time
@@ -22,9 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 CLASSES = 10
-EPOCHS = 3  # the second is reported: the first compiles
+EPOCHS = 2  # the second is reported: the first compiles
 FACTS = {"benchmark": "growth"}
-FOUND = (10_000, 100_000, 1_000_000)  # keys that are looked up in a large index
 LARGE_ROWS = 13_107  # of a chunk of 64 MB
 
 
@@ -80,13 +78,12 @@ def listing(place: Path, count: int, features: int) -> Callable:
 
 
 def digests(place: Path, count: int, features: int) -> Callable:
-    """Of unchanged files."""
+    """The first time of new files, after that of unchanged ones."""
     from finetune.storage import digests
 
     digests.SETTLED_SECONDS = -1  # these files are young
     root = pictures(place, count)
     paths = [root / f"{n % CLASSES}" / f"{n:08d}.jpg" for n in range(count)]
-    digests.hash_files(paths, root, 2)
     return lambda: digests.hash_files(paths, root, 2)
 
 
@@ -102,12 +99,16 @@ def pictures(place: Path, count: int) -> Path:
 
 
 def start(place: Path, count: int, features: int) -> Callable:
-    """What a run does before it knows that all rows are there and, if they are few, whole."""
+    """What a run does before it knows that all rows are there and, if they are few, whole; given the keys."""
+    from finetune.storage.rows import StoredRows
+    from finetune.storage.store import FeatureStore
+
+    keys = keys_of(count)
 
     def warm() -> None:
-        store = open_store(place, count)
+        store = FeatureStore(place / str(count), FACTS)
         store.merge_if_many()
-        rows = rows_of(place, count)
+        rows = StoredRows(store, keys)
         rows.drop_changed()
         assert rows.there.all()
 
@@ -155,6 +156,7 @@ def evaluation(place: Path, count: int, features: int) -> Callable:
 STEPS = {
     "writing the rows and the index": writing,
     "listing the folder": listing,
+    "digests of new, empty files": digests,
     "digests of unchanged files": digests,
     "start with all rows cached": start,
     "reading and checking all rows": reading,
@@ -202,72 +204,6 @@ def table(counts: list[int], place: Path, features: int) -> None:
         print(f"| {name} |{cells} {grows:.1f} |", flush=True)
 
 
-# The index alone
-
-
-def try_index(place: Path, count: int) -> None:
-    """An index of `count` keys: opening it, finding keys, adding a million."""
-    import numpy as np
-
-    from benchmarks.contest import peak_mb
-    from finetune.storage.index import ENTRY, look_up, read_merged, write_index
-
-    folder = place / f"{count}_keys"
-    folder.mkdir(parents=True, exist_ok=True)
-    names = write_sorted(folder, count)
-    before = peak_mb()
-
-    def lap(what: str, todo: Callable):
-        started = time.perf_counter()
-        result = todo()
-        print(f"| {what} | {time.perf_counter() - started:.2g} s | {peak_mb() - before:.0f} MB |", flush=True)
-        return result
-
-    print(
-        "| an index of "
-        + f"{count:,} keys, {count * ENTRY.itemsize / 1e9:.1f} GB | seconds | MB so far |\n|---|---|---|"
-    )
-    _, entries, file = lap("opened", lambda: read_merged(folder))
-    rng = np.random.default_rng(5)
-    for wanted in (found for found in FOUND if found < count):
-        keys = np.sort(entries["key"][np.sort(rng.integers(count, size=wanted))])
-        there, _ = lap(f"{wanted:,} keys found", lambda keys=keys: look_up(entries, keys))
-        assert there.all()
-    new = np.zeros(min(count, FOUND[-1]), ENTRY)
-    new["key"] = keys_of(len(new))
-    from finetune.storage.index import Index
-
-    old = Index(names, entries, len(names), entries[:0], file)
-    lap(f"{len(new):,} keys added", lambda: write_index(folder, old, names, np.arange(len(names)), new))
-    shutil.rmtree(folder)
-
-
-def write_sorted(folder: Path, count: int) -> list[str]:
-    """Random keys in order without sorting them: their first 8 bytes are sums of random gaps. Names of the chunks."""
-    import numpy as np
-
-    from datasets.files import write_json
-    from finetune.storage.index import ENTRIES, ENTRY, POINTER
-
-    names = [f"{n:032x}" for n in range(math.ceil(count / LARGE_ROWS))]
-    rng, last, at_once = np.random.default_rng(1), 0.0, 1 << 20
-    with (folder / f"made{ENTRIES}").open("wb") as file:
-        facts = {"descr": np.lib.format.dtype_to_descr(ENTRY), "fortran_order": False, "shape": (count,)}
-        np.lib.format.write_array_header_1_0(file, facts)
-        for first in range(0, count, at_once):
-            size = min(at_once, count - first)
-            starts = last + np.cumsum(rng.exponential(size=size))
-            last = starts[-1]
-            parts = rng.integers(2**63, size=(size, 4)).astype(">u8")
-            parts[:, 0] = (starts / count * 2**63).astype(np.uint64)
-            entries = np.zeros(size, ENTRY)
-            entries["key"] = parts.view("S32")[:, 0]
-            entries["chunk"] = rng.integers(len(names), size=size)
-            file.write(entries.tobytes())
-    write_json(folder / POINTER, {"entries": f"made{ENTRIES}", "rows": count, "chunks": names})
-    return names
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__.splitlines()[0])
     parser.add_argument("--scratch", type=Path, required=True, help="an empty folder, with 7 GB for a million rows")
@@ -277,7 +213,9 @@ def main() -> None:
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.keys:
-        try_index(given.scratch, given.keys)
+        from benchmarks.growth.index import try_index
+
+        try_index(given.scratch, given.keys, keys_of)
     elif given.step:
         measure(given.step, given.scratch, given.rows[0], given.features)
     else:
