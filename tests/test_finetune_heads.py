@@ -11,8 +11,9 @@ from sklearn.linear_model import Ridge
 
 from datasets.base import InputError
 from finetune.config import TrainConfig, load_config
-from finetune.heads.choice import KINDS, HeadChooser
-from finetune.heads.closed_form import RidgeHead, ShrinkageHead, best_scale, softmax
+from finetune.heads.choice import FROM_SUMS, STRENGTHS, HeadChooser
+from finetune.heads.logistic import LinearHead, softmax
+from finetune.heads.sums import Sums, best_scale, lda, ridge
 from finetune.metrics import cross_entropy
 from finetune.training.networks import Head
 
@@ -25,30 +26,49 @@ def rows(seed: int = 0, count: int = 90, width: int = 12, classes: int = 3) -> t
     return (centres[y] + rng.normal(0, 1.5, (count, width)) + 3).astype(np.float32), y
 
 
+def sums_of(x, y, classes: int = 3) -> Sums:
+    return Sums.of(x, y, np.arange(len(y)), classes)
+
+
 def test_lda_is_scikit_learns():
-    """Its shrinkage mixes (1 - s) covariance + s mean variance; ours adds strength, which is s / (1 - s), and so has
-    logits that are longer by 1 / (1 - s)."""
     x, y = rows()
-    s = 0.2
-    theirs = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=s).fit(x.astype(np.float64), y)
-    ours = ShrinkageHead(x, y, 3, s / (1 - s))
+    weight, bias = lda(sums_of(x, y), 1e-9)
+    theirs = LinearDiscriminantAnalysis(solver="lsqr").fit(x.astype(np.float64), y)
     new = rows(1)[0]
-    # scikit-learn standardises before it shrinks, so that only without shrinkage both are the same to the digit
-    plain = LinearDiscriminantAnalysis(solver="lsqr").fit(x.astype(np.float64), y)
-    assert np.abs(ShrinkageHead(x, y, 3, 1e-9)(new) - plain.predict_proba(new)).max() < 1e-3
-    assert (ours(new).argmax(1) == theirs.predict(new)).mean() > 0.95
+    assert np.abs(softmax(new @ weight + bias) - theirs.predict_proba(new)).max() < 1e-6
 
 
-def test_ridge_is_scikit_learns_up_to_a_factor():
+def test_a_shrunk_covariance_is_that_of_rows_with_noise():
+    """Adding strength times the mean variance to the diagonal is adding independent noise of that variance."""
+    x, y = rows(count=4000)
+    within = x - np.stack([x[y == c].mean(0) for c in range(3)])[y]
+    noise = np.random.default_rng(3).normal(0, (0.5 * within.var(0).mean()) ** 0.5, x.shape)
+    shrunk, noisy = (lda(sums_of(values, y), strength)[0] for values, strength in ((x, 0.5), (x + noise, 1e-9)))
+    assert (
+        np.corrcoef((shrunk - shrunk.mean(1, keepdims=True)).ravel(), (noisy - noisy.mean(1, keepdims=True)).ravel())[
+            0, 1
+        ]
+        > 0.99
+    )
+
+
+def test_ridge_is_scikit_learns():
     x, y = rows()
-    ours = RidgeHead(x, y, 3, 0.3)
-    alpha = 0.3 * len(x) * x.var(0).mean()
+    weight, bias = ridge(sums_of(x, y), 0.3)
+    alpha = 0.3 * len(x) * x.astype(np.float64).var(0).mean()
     theirs = Ridge(alpha=alpha).fit(x.astype(np.float64), np.eye(3)[y])
     new = rows(1)[0]
-    scores = theirs.predict(new.astype(np.float64))
-    logits = (new - ours.mean) @ ours.weight + ours.bias
-    factor = (logits * scores).sum() / (scores * scores).sum()
-    assert factor > 0 and np.abs(logits - factor * scores).max() < 1e-2 * np.abs(logits).max()
+    assert np.abs(new @ weight + bias - theirs.predict(new.astype(np.float64))).max() < 1e-6
+
+
+def test_sums_add_up_over_parts_and_come_apart_again(monkeypatch):
+    monkeypatch.setattr("finetune.heads.sums.ROWS_AT_ONCE", 7)
+    x, y = rows()
+    first, second = np.arange(0, 90, 2), np.arange(1, 90, 2)
+    parts = [Sums.of(x, y, part, 3) for part in (first, second)]
+    for found, wanted in ((parts[0] + parts[1], sums_of(x, y)), (sums_of(x, y) - parts[1], parts[0])):
+        for name in ("counts", "totals", "squares"):
+            assert np.allclose(getattr(found, name), getattr(wanted, name), rtol=1e-12, atol=1e-9)
 
 
 def test_the_factor_of_ridge_has_the_lowest_cross_entropy():
@@ -59,7 +79,7 @@ def test_the_factor_of_ridge_has_the_lowest_cross_entropy():
     assert losses[1] == min(losses)
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "auto"])
+@pytest.mark.parametrize("kind", [*STRENGTHS, "auto"])
 def test_the_network_gives_what_the_head_gives(kind):
     x, y = rows()
     network = Head(12, 3)
@@ -67,15 +87,49 @@ def test_the_network_gives_what_the_head_gives(kind):
     said = []
     fitted = chooser.fit(on_epoch=said.append)
     best = chooser.chosen
-    assert kind in ("auto", best.kind) and len(said) == 1 + sum(len(KINDS[k][1]) for k in KINDS if kind in ("auto", k))
+    assert kind in ("auto", best.kind) and len(said) == 1 + sum(
+        len(STRENGTHS[k]) for k in STRENGTHS if kind in ("auto", k)
+    )
     new = rows(2)[0]
-    wanted = KINDS[best.kind][0](x, y, 3, best.strength)(new)
+    if best.kind in FROM_SUMS:
+        weight, bias = FROM_SUMS[best.kind](sums_of(x, y), best.strength)
+        wanted = softmax(best.scale * (new @ weight + bias))
+    else:
+        wanted = LinearHead(x, y, 3, best.strength)(new)
     assert np.abs(chooser.predictor(new) - wanted).max() < 1e-4
     assert fitted.best_epoch == 1 and 0 <= fitted.history[0].valid_accuracy <= 1
     with chooser.weights_kept():
         chooser.fit(np.arange(40), on_epoch=said.append)
         assert np.abs(chooser.predictor(new) - wanted).max() > 1e-3
     assert np.abs(chooser.predictor(new) - wanted).max() < 1e-4
+
+
+def test_rows_on_the_disk_give_the_same_head_and_leave_logistic_out():
+    class Stored:
+        """What stays on the disk: it is read by row numbers, and is no array."""
+
+        def __init__(self, rows):
+            self.rows, self.shape = rows, rows.shape
+
+        def __len__(self):
+            return len(self.rows)
+
+        def __getitem__(self, wanted):
+            return self.rows[wanted]
+
+    x, y = rows()
+    config = replace(TrainConfig(), head="auto")
+    found = []
+    for train in (x, Stored(x)):
+        chooser = HeadChooser(Head(12, 3), (train, y), (x[:0], y[:0]), config, 3, seed=1)
+        said = []
+        best = chooser.choose(said.append)
+        found.append([line for line in said if "logistic" not in line and "chosen" not in line])
+        assert any("logistic" in line for line in said) == (train is x) and best.kind in STRENGTHS
+    assert len(set(found[0]) & set(found[1])) >= 7
+    with pytest.raises(InputError, match="ridge, lda or auto"):
+        config = replace(config, head="logistic")
+        HeadChooser(Head(12, 3), (Stored(x), y), (x[:0], y[:0]), config, 3, seed=1).choose(print)
 
 
 def test_the_choice_looks_at_rows_that_did_not_train():
@@ -97,7 +151,7 @@ def test_a_run_with_a_chosen_head_exports(toy_pictures, toy_backbone, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "5 folds of 36 training pictures" in done.stdout and "  chosen" in done.stdout
     metrics = json.loads((tmp_path / "chosen" / "metrics.json").read_text(encoding="utf-8"))
-    assert metrics["head"]["kind"] in KINDS
+    assert metrics["head"]["kind"] in STRENGTHS
     manifest = json.loads((tmp_path / "chosen" / "export" / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["image"]["size"] == [48, 48] and manifest["image"]["resize"] == [48, 48]
     assert manifest["models"]["mobilenetv2.mindir"]["input"]["shape"] == [-1, 3, 48, 48]

@@ -13,7 +13,7 @@ from finetune.__main__ import main
 from finetune.config import TrainConfig
 from finetune.evaluation.calibrate import deal
 from finetune.evaluation.significance import difference
-from finetune.heads.closed_form import LinearHead
+from finetune.heads.logistic import LinearHead
 from finetune.insight.folds import cross_validate, deal_groups, design_effect
 from finetune.insight.two_runs import in_words
 from finetune.metrics import mcnemar_exact

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from datasets.load import load
-from finetune.heads.closed_form import LinearHead
+from finetune.heads.logistic import LinearHead
 from finetune.insight.folds import cross_validate
 from finetune.metrics import wilson_interval
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from finetune.config import load_config
 from finetune.device import init_device
-from finetune.heads.closed_form import LinearHead
+from finetune.heads.logistic import LinearHead
 from finetune.insight.novelty import nearest, unit
 
 DRAWS = 20

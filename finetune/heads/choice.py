@@ -3,7 +3,8 @@
     logistic   cross-entropy with a penalty, by L-BFGS      ridge   least squares      lda   discriminant analysis
 
 Each strength of a kind, or of all kinds for `auto`, is judged out of fold; the highest accuracy counts, of equal ones
-the lowest cross-entropy. No evaluation row is looked at.
+the lowest cross-entropy. No evaluation row is looked at. Of rows that are too many for memory, ridge and lda need sums
+only; logistic wants the rows themselves.
 """
 
 from __future__ import annotations
@@ -17,19 +18,24 @@ from dataclasses import dataclass
 import mindspore as ms
 import numpy as np
 
+from datasets.base import InputError
 from finetune.config import TrainConfig
-from finetune.heads.closed_form import LinearHead, RidgeHead, ShrinkageHead
+from finetune.heads.logistic import LinearHead, softmax
+from finetune.heads.sums import ROWS_AT_ONCE, Sums, best_scale, lda, ridge
 from finetune.metrics import cross_entropy
 from finetune.training.networks import Head
 from finetune.training.predictor import Predictor
-from finetune.training.trainer import EpochRow, Fitted
+from finetune.training.trainer import EpochRow, Fitted, plain_view
 
-KINDS = {  # name -> (class, strengths that are tried)
-    "logistic": (LinearHead, (0.001, 0.003, 0.01, 0.03)),
-    "ridge": (RidgeHead, (0.03, 0.1, 0.3, 1.0)),
-    "lda": (ShrinkageHead, (0.03, 0.1, 0.3, 1.0)),
+STRENGTHS = {
+    "logistic": (0.001, 0.003, 0.01, 0.03),
+    "ridge": (0.03, 0.1, 0.3, 1.0),
+    "lda": (0.03, 0.1, 0.3, 1.0),
 }
+FROM_SUMS = {"ridge": ridge, "lda": lda}
 FOLDS = 5
+
+Weights = tuple[np.ndarray, np.ndarray]  # W (D, C) and b (C,) of logits x W + b
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,7 @@ class Candidate:
     strength: float
     accuracy: float  # out of fold
     loss: float  # cross-entropy out of fold, in nats
+    scale: float  # of the scores, which ridge's need to be logits
 
 
 class HeadChooser:
@@ -46,8 +53,8 @@ class HeadChooser:
     def __init__(self, network: Head, train, valid, config: TrainConfig, class_count: int, seed: int):
         """Rows as `Trainer` takes them, V views of the training rows included."""
         self.network, self.valid, self.config, self.seed = network, valid, config, seed
-        self.views, self.y = np.asarray(train[0][:]), train[1]
-        self.x = self.views[: len(self.y)]
+        self.views, self.y = train
+        self.x, self.view_count = plain_view(self.views, len(self.y)), len(self.views) // len(self.y)
         self.class_count = class_count
         self.predictor = Predictor(network)
         self.chosen: Candidate | None = None  # by the first fit
@@ -57,21 +64,35 @@ class HeadChooser:
         rows = np.arange(len(self.y)) if rows is None else rows
         if self.chosen is None:
             self.chosen = self.choose(on_epoch)
-        head = self.solve(rows, self.chosen.kind, self.chosen.strength)
-        self.network.dense.weight.set_data(ms.Tensor(np.ascontiguousarray(head.weight.T, np.float32)))
-        self.network.dense.bias.set_data(ms.Tensor((head.bias - head.mean @ head.weight).astype(np.float32)))
-        p, y = head(self.x[rows]), self.y[rows]
-        held = head(self.valid[0][:]) if len(self.valid[1]) else None
-        valid = (math.nan, math.nan)
-        if held is not None:
-            valid = cross_entropy(held, self.valid[1]), float((held.argmax(1) == self.valid[1]).mean())
-        accuracy = float((p.argmax(1) == y).mean())
-        row = EpochRow(1, cross_entropy(p, y), accuracy, *valid, 0.0, time.perf_counter() - started)
-        return Fitted((row,), 1)
+        kind, strength = self.chosen.kind, self.chosen.strength
+        solve = FROM_SUMS.get(kind)
+        weights = solve(self.sums(rows), strength) if solve else self.logistic(rows, strength)
+        weight, bias = (self.chosen.scale * values.astype(np.float32) for values in weights)
+        self.network.dense.weight.set_data(ms.Tensor(np.ascontiguousarray(weight.T, np.float32)))
+        self.network.dense.bias.set_data(ms.Tensor(bias.astype(np.float32)))
+        train = judged(logits_of((weight, bias), self.x, rows), self.y[rows])
+        valid_rows = np.arange(len(self.valid[1]))
+        valid = judged(logits_of((weight, bias), self.valid[0], valid_rows), self.valid[1])
+        return Fitted((EpochRow(1, *train, *valid, 0.0, time.perf_counter() - started),), 1)
 
     def choose(self, say: Callable[[str], None]) -> Candidate:
-        kinds = KINDS if self.config.head == "auto" else [self.config.head]
-        found = [Candidate(kind, one, *self.out_of_fold(kind, one)) for kind in kinds for one in KINDS[kind][1]]
+        """
+        Raises:
+            InputError: logistic is asked for, and the rows are too many for it.
+        """
+        kinds = list(STRENGTHS) if self.config.head == "auto" else [self.config.head]
+        if not isinstance(self.views, np.ndarray) and "logistic" in kinds:
+            if kinds == ["logistic"]:
+                raise InputError("train.head logistic: the rows are too many for memory. Use ridge, lda or auto.")
+            kinds.remove("logistic")
+        fold = self.folds()
+        parts = [self.sums(np.flatnonzero(fold == number)) for number in range(FOLDS)]
+        everything = sum(parts[1:], parts[0])
+        found = [
+            self.candidate(kind, strength, fold, [everything - part for part in parts])
+            for kind in kinds
+            for strength in STRENGTHS[kind]
+        ]
         best = max(found, key=lambda one: (one.accuracy, -one.loss))
         say(f"heads, {FOLDS} folds of {len(self.y)} training pictures:")
         for one in found:
@@ -79,23 +100,41 @@ class HeadChooser:
             say(f"{line}{'  chosen' if one is best else ''}")
         return best
 
-    def out_of_fold(self, kind: str, strength: float) -> tuple[float, float]:
-        """(accuracy, cross-entropy). Rows of a class are dealt out one by one, in random order."""
+    def candidate(self, kind: str, strength: float, fold: np.ndarray, sums: list[Sums]) -> Candidate:
+        """`sums`: of the rows that train in each fold."""
+        scores = np.empty((len(self.y), self.class_count), np.float32)
+        for number in range(FOLDS):
+            held_out = np.flatnonzero(fold == number)
+            if kind in FROM_SUMS:
+                weights = FROM_SUMS[kind](sums[number], strength)
+            else:
+                weights = self.logistic(np.flatnonzero(fold != number), strength)
+            scores[held_out] = logits_of(weights, self.x, held_out)
+        scale = best_scale(scores, self.y) if kind == "ridge" else 1.0
+        loss, accuracy = judged(scale * scores, self.y)
+        return Candidate(kind, strength, accuracy, loss, scale)
+
+    def folds(self) -> np.ndarray:
+        """int (N,). The rows of a class are dealt out one by one, in random order."""
         order = np.random.default_rng(self.seed).permutation(len(self.y))
         order = order[np.argsort(self.y[order], kind="stable")]
         fold = np.empty(len(self.y), int)
         fold[order] = np.arange(len(self.y)) % FOLDS
-        p = np.empty((len(self.y), self.class_count))
-        for number in range(FOLDS):
-            held_out = fold == number
-            p[held_out] = self.solve(np.flatnonzero(~held_out), kind, strength)(self.x[held_out])
-        return float((p.argmax(1) == self.y).mean()), cross_entropy(p, self.y)
+        return fold
 
-    def solve(self, rows: np.ndarray, kind: str, strength: float) -> LinearHead | RidgeHead | ShrinkageHead:
-        """On all views of the rows."""
-        count = len(self.y)
-        places = np.concatenate([rows + view * count for view in range(len(self.views) // count)])
-        return KINDS[kind][0](self.views[places], self.y[places % count], self.class_count, strength)
+    def places(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(those of all views of the rows, their classes by place)."""
+        places = np.concatenate([rows + view * len(self.y) for view in range(self.view_count)])
+        return places, np.tile(self.y, self.view_count)
+
+    def sums(self, rows: np.ndarray) -> Sums:
+        places, y = self.places(rows)
+        return Sums.of(self.views, y, places, self.class_count)
+
+    def logistic(self, rows: np.ndarray, strength: float) -> Weights:
+        places, y = self.places(rows)
+        head = LinearHead(self.views[places], y[places], self.class_count, strength)
+        return head.weight, head.bias - head.mean @ head.weight
 
     @contextlib.contextmanager
     def weights_kept(self) -> Iterator[None]:
@@ -106,3 +145,21 @@ class HeadChooser:
         finally:
             for parameter, value in zip(self.network.trainable_params(), now):
                 parameter.set_data(ms.Tensor(value))
+
+
+def logits_of(weights: Weights, x, rows: np.ndarray) -> np.ndarray:
+    """float32 (n, C) of x[rows], a block at a time."""
+    weight, bias = (values.astype(np.float32) for values in weights)
+    logits = np.empty((len(rows), len(bias)), np.float32)
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        some = rows[start : start + ROWS_AT_ONCE]
+        logits[start : start + len(some)] = x[some] @ weight + bias
+    return logits
+
+
+def judged(logits: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """(cross-entropy, accuracy); NaN where there are no rows."""
+    if not len(y):
+        return math.nan, math.nan
+    p = softmax(logits)
+    return cross_entropy(p, y), float((p.argmax(1) == y).mean())

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from finetune.evaluation.calibrate import deal
-from finetune.heads.closed_form import LinearHead
+from finetune.heads.logistic import LinearHead
 from finetune.metrics import wilson_interval
 
 SHARES = (0.125, 0.25, 0.5, 0.75, 1.0)  # of the rows that train
