@@ -2,8 +2,8 @@
 
     logistic   cross-entropy with a penalty, by L-BFGS      ridge   least squares      lda   discriminant analysis
 
-Each strength of a kind, or of all kinds for `auto`, is judged out of fold; the highest accuracy counts, of equal ones
-the lowest cross-entropy. No evaluation row is looked at. Of rows that are too many for memory, ridge and lda need sums
+Each strength of a kind, or of all kinds for `auto`, is judged out of fold: of those within a standard error of the
+highest accuracy the lowest cross-entropy wins. No evaluation row is looked at. Of rows that are too many for memory, ridge and lda need sums
 only; logistic wants the rows themselves.
 """
 
@@ -28,9 +28,9 @@ from finetune.training.predictor import Predictor
 from finetune.training.trainer import EpochRow, Fitted, plain_view
 
 STRENGTHS = {
-    "logistic": (0.001, 0.003, 0.01, 0.03),
-    "ridge": (0.03, 0.1, 0.3, 1.0),
-    "lda": (0.03, 0.1, 0.3, 1.0),
+    "logistic": (0.003, 0.01, 0.03, 0.1),
+    "ridge": (0.1, 0.3, 1.0, 3.0),
+    "lda": (0.3, 1.0, 3.0, 10.0),
 }
 FROM_SUMS = {"ridge": ridge, "lda": lda}
 FOLDS = 5
@@ -44,7 +44,7 @@ class Candidate:
     strength: float
     accuracy: float  # out of fold
     loss: float  # cross-entropy out of fold, in nats
-    scale: float  # of the scores, which ridge's need to be logits
+    scale: float  # of the scores: ridge's are no logits, and those of lda are too sure of themselves
 
 
 class HeadChooser:
@@ -93,7 +93,9 @@ class HeadChooser:
             for kind in kinds
             for strength in STRENGTHS[kind]
         ]
-        best = max(found, key=lambda one: (one.accuracy, -one.loss))
+        most = max(one.accuracy for one in found)
+        error = math.sqrt(most * (1 - most) / len(self.y))
+        best = min((one for one in found if one.accuracy >= most - error), key=lambda one: one.loss)
         say(f"heads, {FOLDS} folds of {len(self.y)} training pictures:")
         for one in found:
             line = f"  {one.kind:8}  strength {one.strength:<6g}  {100 * one.accuracy:6.2f} %  loss {one.loss:.3f}"
@@ -110,7 +112,7 @@ class HeadChooser:
             else:
                 weights = self.logistic(np.flatnonzero(fold != number), strength)
             scores[held_out] = logits_of(weights, self.x, held_out)
-        scale = best_scale(scores, self.y) if kind == "ridge" else 1.0
+        scale = best_scale(scores, self.y) if kind in FROM_SUMS else 1.0
         loss, accuracy = judged(scale * scores, self.y)
         return Candidate(kind, strength, accuracy, loss, scale)
 

@@ -85,4 +85,4 @@ def best_scale(scores: np.ndarray, y: np.ndarray) -> float:
         p = softmax(scores * np.exp(log_scale))
         return float(-np.log(np.maximum(p[np.arange(len(y)), y], 1e-30)).mean())
 
-    return float(np.exp(minimize_scalar(loss, bounds=(-1.0, 5.0), method="bounded").x))
+    return float(np.exp(minimize_scalar(loss, bounds=(-5.0, 5.0), method="bounded").x))
