@@ -3,8 +3,8 @@
     logistic   cross-entropy with a penalty, by L-BFGS      ridge   least squares      lda   discriminant analysis
 
 Each strength of a kind, or of all kinds for `auto`, is judged out of fold: of those within a standard error of the
-highest accuracy the lowest cross-entropy wins. No evaluation row is looked at. Of rows that are too many for memory, ridge and lda need sums
-only; logistic wants the rows themselves.
+highest accuracy the lowest cross-entropy wins. No evaluation row is looked at. Of rows that are too many for memory,
+ridge and lda need sums only; logistic wants the rows themselves.
 """
 
 from __future__ import annotations
