@@ -4,8 +4,8 @@
     worker   an actor: one engine, which writes the rows of its range into the store              worker.py
 
 No row passes through the driver. Ray (https://docs.ray.io) finds the machines, starts the actors and says when one has
-died; its own retries are off, for a picture that kills its worker would be tried for ever. Here a range whose worker died
-is cut into parts, down to the one picture, which is left out the second time.
+died. Its own retries are off, for a picture that kills its worker would be tried for ever: here a range whose worker
+died is cut into parts, down to the one picture, which is left out the second time.
 """
 
 from __future__ import annotations
@@ -13,21 +13,20 @@ from __future__ import annotations
 import contextlib
 import copy
 import importlib.util
-import itertools
 import logging
 import os
 import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from operator import itemgetter
 from pathlib import Path
 
 from datasets.base import InputError, MachineFault
 from datasets.progress import Progress
 from finetune.config import Config
 from finetune.features.compute import CHUNK_ROWS
-from finetune.features.remote.worker import Answer, Job, Range, Worker
+from finetune.features.remote.ranges import TRIES, Range, parts_of, ranges
+from finetune.features.remote.worker import Answer, Job, Worker
 from finetune.features.store import FeatureStore
 from finetune.features.views import Views
 from pretrained.weights import Backbone
@@ -35,11 +34,6 @@ from pretrained.weights import Backbone
 CHECKOUT = Path(__file__).parents[3]
 SCHEME = "ray://"
 CORES = 4  # of a worker, where --threads says nothing: each has MindSpore and the engine in memory, 0.6 GB
-RANGE = 4 * CHUNK_ROWS  # rows of one call at most: seconds of work
-SMALLEST_RANGE = 16
-TURNS = 4  # ranges that each worker gets at least, so that all end at about the same time
-PARTS = 8  # of a range whose worker died: from 256 pictures to one in three steps
-TRIES = 2  # of one picture that kills its worker
 MOST_DEATHS = 64  # of workers one after another, without anything computed in between
 WAIT_SECONDS = 30.0
 
@@ -160,14 +154,15 @@ def connected(machines: str) -> Iterator:
     except (ConnectionError, RuntimeError, ValueError, TimeoutError, ImportError) as error:
         where = os.environ.get("RAY_ADDRESS", "this machine") if machines == "ray" else machines
         raise MachineFault(
-            f"--on {machines}: no Ray cluster can be used at {where}: {str(error).strip()[:300]} See `ray status` there; "
-            "or leave --on out, and this machine computes."
+            f"--on {machines}: no Ray cluster can be used at {where}: {str(error).strip()[:300]} See `ray status` "
+            "there; or leave --on out, and this machine computes."
         ) from error
     try:
         yield ray
     except ray.exceptions.RayError as error:
         raise MachineFault(
-            f"--on {machines}: the Ray cluster is gone: {last_line(error)} Repeat the command; what is computed is kept."
+            f"--on {machines}: the Ray cluster is gone: {last_line(error)} Repeat the command; what is computed is "
+            "kept."
         ) from error
     finally:
         ray.shutdown()
@@ -193,39 +188,9 @@ def workers_of(nodes: list[dict], cores: int, platform: str, machines: str) -> t
     return cores, count
 
 
-def ranges(wanted: Sequence[tuple[int, int]], paths: Sequence[Path], keys: Sequence, workers: int) -> list[Range]:
-    """All of `wanted` in ranges of at most RANGE, the views of a picture together."""
-    size = min(RANGE, max(SMALLEST_RANGE, len(wanted) // (TURNS * workers)))
-    found, rows = [], []
-    for _, several in itertools.groupby(wanted, key=itemgetter(0)):
-        rows += several
-        if len(rows) >= size:
-            found.append(rows)
-            rows = []
-    return [range_of(some, paths, keys) for some in [*found, rows] if some]
-
-
-def range_of(wanted: list[tuple[int, int]], paths, keys) -> Range:
-    rows = dict.fromkeys(row for row, _ in wanted)
-    return Range(wanted, {row: Path(paths[row]).absolute() for row in rows}, {row: keys[row] for row in rows})
-
-
-def parts_of(piece: Range, tries: Counter[int]) -> list[Range]:
-    """What is tried again of a range whose worker died: up to PARTS of it; one picture as it is, TRIES times in all."""
-    pictures = [list(several) for _, several in itertools.groupby(piece.wanted, key=itemgetter(0))]
-    if len(pictures) == 1:
-        ((row, _), *_) = piece.wanted
-        tries[row] += 1
-        return [piece] if tries[row] < TRIES else []
-    log.warning("ray: a worker died at %d pictures; they are tried again", len(pictures))
-    size = -(-len(pictures) // PARTS)
-    some = (sum(pictures[start : start + size], []) for start in range(0, len(pictures), size))
-    return [range_of(wanted, piece.paths, piece.keys) for wanted in some]
-
-
 def answers(ray, start: Callable, pieces: Sequence[Range], count: int) -> Iterator[tuple[Range, Answer]]:
-    """What came of the ranges, and of the parts of those whose worker died. A worker gets one when it has nothing to do,
-    and so none while Ray finds no place for it.
+    """What came of the ranges, and of the parts of those whose worker died. A worker gets one when it has nothing to
+    do, and so none while Ray finds no place for it.
 
     Raises:
         MachineFault: nothing but deaths.
@@ -237,7 +202,7 @@ def answers(ray, start: Callable, pieces: Sequence[Range], count: int) -> Iterat
         while todo or any(piece for _, piece in under_way.values()):
             while idle and todo:
                 worker, piece = idle.pop(), todo.popleft()
-                under_way[worker.compute.remote(piece)] = worker, piece
+                under_way[worker.compute.remote(piece.absolute())] = worker, piece
             done, _ = ray.wait(list(under_way), timeout=WAIT_SECONDS)
             if not done:
                 if not any(piece for _, piece in under_way.values()):
@@ -247,14 +212,14 @@ def answers(ray, start: Callable, pieces: Sequence[Range], count: int) -> Iterat
             try:
                 answer = ray.get(done[0])
             except died as error:
+                end(ray, worker)  # or Ray has only lost sight of it
                 deaths += 1
                 if deaths >= max(MOST_DEATHS, 2 * count):
                     raise MachineFault(
-                        f"ray: {deaths} workers died one after another; of the last Ray says: {last_line(error)} Is there "
-                        "memory, and is this checkout on all machines? Mend that and repeat the command; what is computed "
-                        "is kept."
+                        f"ray: {deaths} workers died one after another; of the last Ray says: {last_line(error)} Is "
+                        "there memory, and is this checkout on all machines? Mend that and repeat the command; what is "
+                        "computed is kept."
                     ) from error
-                end(ray, worker)  # or Ray has only lost sight of it
                 worker, ready = start()
                 under_way[ready] = worker, None
                 again = parts_of(piece, tries) if piece else []
@@ -264,6 +229,7 @@ def answers(ray, start: Callable, pieces: Sequence[Range], count: int) -> Iterat
                     yield piece, Answer(0, {}, {key: f"killed the process that computed it, {TRIES} times"})
                 continue
             except ray.exceptions.RayTaskError as error:
+                end(ray, worker)
                 raise error.cause from error
             idle.append(worker)
             if piece:

@@ -19,6 +19,7 @@ import numpy as np
 
 from datasets.base import InputError, MachineFault
 from finetune.config import Config
+from finetune.features.remote.ranges import Range
 from finetune.features.store import FeatureStore
 from finetune.features.views import Views
 
@@ -41,15 +42,6 @@ class Job:
     views: Views
     store: FeatureStore
     mark: Path  # a file in the store: whether both see the same
-
-
-@dataclass(frozen=True)
-class Range:
-    """Pictures that are computed by one call, in order."""
-
-    wanted: list[tuple[int, int]]  # (row, view), the views of a row together
-    paths: dict[int, Path]  # row -> file
-    keys: dict[int, bytes]  # row -> sha256 as it was looked up
 
 
 @dataclass
