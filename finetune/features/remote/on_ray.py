@@ -154,8 +154,8 @@ def connected(machines: str) -> Iterator:
     except (ConnectionError, RuntimeError, ValueError, TimeoutError, ImportError) as error:
         where = os.environ.get("RAY_ADDRESS", "this machine") if machines == "ray" else machines
         raise MachineFault(
-            f"--on {machines}: no Ray cluster can be used at {where}: {str(error).strip()[:300]} See `ray status` "
-            "there; or leave --on out, and this machine computes."
+            f"--on {machines}: no Ray cluster can be used at {where} ({last_line(error)}). See `ray status` there; one "
+            "guarded by a token wants RAY_AUTH_MODE=token. Or leave --on out, and this machine computes."
         ) from error
     try:
         yield ray
