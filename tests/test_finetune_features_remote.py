@@ -1,6 +1,8 @@
 """Features by the machines of a Ray cluster: the same rows as here, whoever is killed. Ray itself is optional."""
 
+import hashlib
 import importlib.util
+import logging
 import os
 import signal
 import subprocess
@@ -27,7 +29,9 @@ from finetune.features.engines.choose import choose_engine
 from finetune.features.remote import on_ray
 from finetune.features.remote.on_ray import RayWorkers, answers, check_address, workers_of
 from finetune.features.remote.ranges import RANGE, TRIES, parts_of, ranges
-from finetune.features.remote.worker import Answer
+from finetune.features.remote.worker import Answer, Job, Worker
+from finetune.features.store import FeatureStore
+from finetune.features.views import PLAIN
 from pretrained.weights import load_backbone
 
 needs_ray = pytest.mark.skipif(
@@ -96,6 +100,69 @@ def test_workers_fill_the_machines(nodes, cores, platform, wanted):
 def test_no_room_is_said():
     with pytest.raises(MachineFault, match=r"8 core.*4 cores.*--threads"):
         workers_of([node(4)], 8, "CPU", "ray")
+
+
+@pytest.fixture(scope="module")
+def backbone(toy_backbone):
+    return load_backbone(toy_backbone)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    return find_pictures(draw_toys(tmp_path / "pictures", {"": 60}, RED_GREEN))
+
+
+def slow_engine(started: Path, pause_s: float):
+    """What makes an engine that knows nothing of networks, tells its process, and dies of a black picture. Inside of a
+    function, so that it is sent to the worker as it is."""
+
+    def make(backbone, device, config, cut):
+        class Engine:
+            numeric_class, batch_size = "toy", 8
+
+            def __call__(self, images):
+                (started / str(os.getpid())).touch()
+                if not images.any(axis=(1, 2, 3)).all():
+                    os.kill(os.getpid(), signal.SIGKILL)
+                time.sleep(pause_s)
+                return images.reshape(len(images), -1)[:, :64].astype(np.float32)
+
+        return Engine()
+
+    return make
+
+
+def toy_job(backbone, store, make_engine, mark):
+    facts = backbone.record, backbone.digest, backbone.folded, PLAIN, store, mark
+    return Job(make_engine, Config(), "CPU", 1, None, *facts)
+
+
+def test_a_worker_computes_its_range_and_tells(backbone, pictures, tmp_path):
+    (tmp_path / "started").mkdir()
+    pictures[1].write_bytes(b"no picture")
+    (piece, *_) = ranges([(row, 0) for row in range(20)], pictures, [bytes(32)] * 20, workers=2)
+    store = FeatureStore(tmp_path / "cache", {})
+    worker, log = Worker(), logging.getLogger("finetune")
+    before, level = [*log.handlers], log.level
+    try:
+        arrays = {parameter.name: parameter.asnumpy() for parameter in backbone.network.get_parameters()}
+        worker.begin(toy_job(backbone, store, slow_engine(tmp_path / "started", 0), store.folder), arrays)
+        log.warning("something to know")
+        answer = worker.compute(piece.absolute())
+    finally:
+        log.handlers[:], log.level = before, level
+    keys = [hashlib.sha256(path.read_bytes()).digest() for path in pictures[: len(piece.paths)]]
+    assert answer.keys == dict(enumerate(keys))  # all of them are others than those looked up
+    assert list(answer.damaged) == [keys[1]]
+    assert answer.computed == len(keys) - 1
+    assert (logging.WARNING, "something to know") in answer.said
+    assert (store.read_index().find(np.array(keys, "S32"))[0] >= 0).sum() == answer.computed
+
+
+def test_a_worker_that_sees_another_folder_says_so(backbone, tmp_path):
+    store = FeatureStore(tmp_path / "cache", {})
+    with pytest.raises(MachineFault, match=r"on .*features.* is not the folder .*--cache_dir"):
+        Worker().begin(toy_job(backbone, store, None, store.folder / "mark.tmp"), {})
 
 
 class FakeRay:
@@ -183,36 +250,6 @@ def cluster():
     ray.shutdown()
 
 
-@pytest.fixture(scope="module")
-def backbone(toy_backbone):
-    return load_backbone(toy_backbone)
-
-
-@pytest.fixture
-def pictures(tmp_path):
-    return find_pictures(draw_toys(tmp_path / "pictures", {"": 60}, RED_GREEN))
-
-
-def slow_engine(started: Path, pause_s: float):
-    """What makes an engine that knows nothing of networks, tells its process, and dies of a black picture. Inside of a
-    function, so that it is sent to the worker as it is."""
-
-    def make(backbone, device, config, cut):
-        class Engine:
-            numeric_class, batch_size = "toy", 8
-
-            def __call__(self, images):
-                (started / str(os.getpid())).touch()
-                if not images.any(axis=(1, 2, 3)).all():
-                    os.kill(os.getpid(), signal.SIGKILL)
-                time.sleep(pause_s)
-                return images.reshape(len(images), -1)[:, :64].astype(np.float32)
-
-        return Engine()
-
-    return make
-
-
 def by_slow_engine(backbone, started, pause_s=0.0):
     started.mkdir()
     make = slow_engine(started, pause_s)
@@ -234,6 +271,7 @@ def test_two_workers_give_the_bytes_of_a_local_run(cluster, backbone, pictures, 
     assert not list((tmp_path / "there").rglob("*.tmp"))
 
 
+@pytest.mark.slow
 @needs_ray
 def test_a_picture_that_kills_its_worker_is_named_and_left_out(cluster, backbone, pictures, tmp_path):
     Image.new("RGB", (40, 40)).save(pictures[20])
@@ -244,6 +282,7 @@ def test_a_picture_that_kills_its_worker_is_named_and_left_out(cluster, backbone
     assert found.computed == 119 and found.readable.sum() == 119
 
 
+@pytest.mark.slow
 @needs_ray
 def test_killed_workers_are_replaced(cluster, backbone, pictures, tmp_path):
     workers, here = by_slow_engine(backbone, tmp_path / "started", pause_s=0.3)
@@ -265,6 +304,7 @@ def test_killed_workers_are_replaced(cluster, backbone, pictures, tmp_path):
     assert found.rows[:].tobytes() == wanted.rows[:].tobytes()
 
 
+@pytest.mark.slow
 @needs_ray
 def test_a_killed_driver_leaves_whole_chunks_and_the_same_command_goes_on(
     cluster, backbone, toy_backbone, pictures, tmp_path
