@@ -47,6 +47,7 @@ RUN_FLAGS = (
 )
 FEATURE_FLAGS = (
     (("--cache_dir",), "cache_dir", "where computed features are kept"),
+    (("--on",), "machines", "ray, or ray://host:port: the machines of a Ray cluster compute them"),
     (("--engine",), "engine", "what computes them: auto, openvino or mindspore"),
     (("--precision",), "precision", "f32, or bf16: faster and coarser, where the processor has it"),
 )

@@ -152,6 +152,7 @@ class Config:
     device_id: Optional[int] = None  # else the variable DEVICE_ID, else 0
     threads: int = 0  # 0: all cores this process may use
     engine: str = "auto"  # computes the features: openvino on CPU where installed, else mindspore
+    machines: Optional[str] = None  # that compute them: null is this one; ray, or ray://host:port, is a Ray cluster
     precision: str = "f32"  # of the engine; bf16 is faster and coarser, where the processor has it
     seed: int = 1
     data: DataConfig = field(default_factory=DataConfig)

@@ -22,6 +22,7 @@ from datasets.files import replace_file
 from datasets.folder import VIEWS_FOLDER
 from datasets.image import PIPELINE_VERSION, ImageSpec
 from finetune.features.compute import compute
+from finetune.features.remote.on_ray import RayWorkers
 from finetune.features.views import PLAIN, Views
 from finetune.storage.chunk import KEY
 from finetune.storage.digests import hash_files
@@ -55,7 +56,7 @@ class Features:
 def extract(
     paths: Sequence[Path],
     backbone: Backbone,
-    engine: MindSporeEngine,
+    engine: MindSporeEngine | RayWorkers,
     cache_dir: str | Path,
     threads: int,
     views: Views = PLAIN,
@@ -79,7 +80,10 @@ def extract(
     if wanted:
         store.check_writable()
         started = time.perf_counter()
-        computed = compute(wanted, paths, contents, views, spec, engine, store, damaged, threads)
+        if isinstance(engine, RayWorkers):
+            computed = engine.fill(wanted, paths, contents, views, store, damaged)
+        else:
+            computed = compute(wanted, paths, contents, views, spec, engine, store, damaged, threads)
         seconds = time.perf_counter() - started
         rows = StoredRows(store, keys_of(contents, views))
     rate = f", {computed / seconds:.1f} images/s" if computed else ""

@@ -70,7 +70,11 @@ class FeatureStore:
 
     def write_chunk(self, keys: Sequence[bytes], features: np.ndarray) -> None:
         write_chunk(self.folder, np.array(keys, KEY), features.astype(self.dtype, copy=False))
-        self.unmerged += 1
+        self.chunks_came(1)
+
+    def chunks_came(self, count: int) -> None:
+        """So many were written, here or by other machines."""
+        self.unmerged += count
         if self.unmerged >= self.many:
             self.merge()
 

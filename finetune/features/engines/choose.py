@@ -22,6 +22,7 @@ from finetune.config import Config
 from finetune.device import Device
 from finetune.features.engines.mindspore import MindSporeEngine
 from finetune.features.engines.mindspore_processes import MindSporeProcesses
+from finetune.features.remote.on_ray import RayWorkers
 from pretrained.weights import Backbone
 
 PICTURES_COMPARED = 2
@@ -36,13 +37,20 @@ log = logging.getLogger("finetune")
 
 def choose_engine(
     backbone: Backbone, device: Device, config: Config, cut: int | None = None
-) -> MindSporeEngine | MindSporeProcesses | ComparedEngine:
-    """The engine for a backbone on a device, or for what stands in front of its block `cut`.
+) -> MindSporeEngine | MindSporeProcesses | ComparedEngine | RayWorkers:
+    """The engine for a backbone on a device, or for what stands in front of its block `cut`; or the machines that have
+    one each.
 
     Raises:
         InputError: the engine or the precision asked for cannot be had here; says what can.
     """
-    if choose_name(device.platform, config.engine, config.precision) == "mindspore":
+    name = choose_name(device.platform, config.engine, config.precision)
+    if config.machines:
+        # MindSpore on one core each, for the reason that it has processes here
+        cores = 1 if (name, device.platform) == ("mindspore", "CPU") else config.threads
+        numeric_class = NUMERIC_CLASS[config.precision]
+        return RayWorkers(backbone, device.platform, cores, config, cut, numeric_class, choose_engine)
+    if name == "mindspore":
         several = device.platform == "CPU" and device.threads > 1
         return MindSporeProcesses(backbone, device.threads, cut) if several else MindSporeEngine(backbone, cut)
 
