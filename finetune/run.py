@@ -39,10 +39,11 @@ from finetune.insight.look import beside_a_run, novelty_of_a_run
 from finetune.metrics import majority_class, mcnemar, nearest_class_mean
 from finetune.trained import save_from_scratch, save_trained
 from finetune.training.cost import cost
-from finetune.training.ensemble import assembled, make_trainer
+from finetune.training.ensemble import EnsembleTrainer, assembled, make_trainer
 from finetune.training.networks import Head
 from finetune.training.predictor import Predictor
 from finetune.training.scratch import make_network, normalise_pixels, read_pixels, write_pictures
+from finetune.training.trainer import Trainer
 from pretrained.weights import Backbone
 
 log = logging.getLogger("finetune")
@@ -111,8 +112,7 @@ def learn(config: Config, device: Device, reporter: Ahead, *others: Ahead) -> tu
         (held(found.rows, rows), dataset.labels[rows]) for rows in vars(split).values()
     )
     network = make()
-    train = resampled(train_x, train_rows[1], config.train, config.seed)
-    trainer = make_trainer(network, train, valid_rows, config.train, len(dataset.classes), config.seed)
+    trainer = trainer_of(config, device, dataset, network, train_x, train_rows[1], valid_rows)
     before = evaluate(trainer.predictor, *eval_rows, dataset.classes)
     baselines = {
         "majority_class": majority_class(train_rows[1], eval_rows[1]),
@@ -174,6 +174,25 @@ def learn(config: Config, device: Device, reporter: Ahead, *others: Ahead) -> tu
         return folder, [*again, f"python -m finetune report {quoted(folder)}"]
     log.info("report: %s", folder / "report.html")
     return folder, again
+
+
+def train_along(config: Config, device: Device) -> None:
+    """What a worker beside the first does: the same trainings on its share of the rows. It writes nothing."""
+    log.setLevel(logging.ERROR)
+    dataset, _ = load_inputs(config)
+    found, split, _, train_x, make, _ = on_pixels(config, device, dataset, None, Path())
+    train_y, valid_rows = dataset.labels[split.train], (held(found.rows, split.valid), dataset.labels[split.valid])
+    trainer = trainer_of(config, device, dataset, make(), train_x, train_y, valid_rows)
+    trainer.fit(on_epoch=log.info)
+    calibrate(trainer, config.train.calibration_folds, config.train.resamples)
+
+
+def trainer_of(
+    config: Config, device: Device, dataset: Dataset, network, train_x, train_y: np.ndarray, valid_rows: tuple
+) -> Trainer | EnsembleTrainer:
+    train = resampled(train_x, train_y, config.train, config.seed)
+    how = config.train, len(dataset.classes), config.seed
+    return make_trainer(network, train, valid_rows, *how, share=device.share)
 
 
 def against_linear(linear: Evaluation | None, after: Evaluation, y: np.ndarray) -> dict:

@@ -8,6 +8,7 @@ import mindspore as ms
 import numpy as np
 
 from finetune.training.step import TrainSteps
+from finetune.workers.share import ALONE, Share
 
 
 def draw_order(y: np.ndarray, sampling: str, rng: np.random.Generator) -> np.ndarray:
@@ -27,17 +28,34 @@ def class_weights(labels: np.ndarray, class_count: int, kind: str) -> np.ndarray
 
 
 def train_epoch(
-    train_steps: TrainSteps, device_x, places: np.ndarray, y, row_weights, batch_size: int, steps_a_call: int
+    train_steps: TrainSteps,
+    device_x,
+    places: np.ndarray,
+    y,
+    row_weights,
+    batch_size: int,
+    steps_a_call: int,
+    share: Share = ALONE,
 ) -> tuple[float, float]:
     """The rows of `device_x` at `places` (N,) once, with labels and weights (N,). Returns (mean loss, accuracy)."""
-    loss, weight, correct = train_rows(train_steps, device_x, places, y, row_weights, batch_size, steps_a_call)
+    loss, weight, correct = train_rows(train_steps, device_x, places, y, row_weights, batch_size, steps_a_call, share)
     return loss / weight, correct / len(places)
 
 
 def train_rows(
-    train_steps: TrainSteps, device_x, places: np.ndarray, y, row_weights, batch_size: int, steps_a_call: int
+    train_steps: TrainSteps,
+    device_x,
+    places: np.ndarray,
+    y,
+    row_weights,
+    batch_size: int,
+    steps_a_call: int,
+    share: Share = ALONE,
 ) -> tuple[float, float, float]:
-    """The same. Returns the sums of the losses, of the weights and of the rows that were classified right."""
+    """The same. Returns the sums of the losses, of the weights and of the rows that were classified right.
+
+    A batch of `batch_size` rows is that of all workers together; this one takes its `share` of each.
+    """
     count = len(places)
     steps = math.ceil(count / batch_size)
     shape = math.ceil(steps / steps_a_call) * steps_a_call, batch_size
@@ -45,6 +63,7 @@ def train_rows(
     rows.flat[:count], targets.flat[:count], shares.flat[:count] = places, y, row_weights
     weights = shares.sum(1)
     shares[:steps] /= weights[:steps, None]
+    rows, targets, shares = (share.of_batches(*one) for one in ((rows, 0), (targets, -1), (shares, 0)))
 
     sums = []
     for first in range(0, steps, steps_a_call):
