@@ -23,6 +23,7 @@ except ModuleNotFoundError as error:
     sys.exit(complaint(error))
 from datasets.console import open_console
 from finetune.config import Config, load_config
+from finetune.config_values import without_contradiction
 
 if TYPE_CHECKING:
     from finetune.ahead import Ahead
@@ -241,8 +242,10 @@ def act(parsed: argparse.Namespace, arguments: list[str]) -> None:
         work_with_others(parsed.verb, config)
         return
     if config.workers > 1 and parsed.verb in ("run", "train"):
+        from finetune.device import let_ctrl_c_through
         from finetune.workers.start import start
 
+        let_ctrl_c_through()  # SIGTERM as well: the workers are ended first
         start(arguments, config.workers)
         return
 
@@ -262,7 +265,7 @@ def work_with_others(verb: str, config: Config) -> None:
     from finetune.ahead import ahead_of
 
     print(f"worker {device.share.rank} of {device.share.workers}, process {os.getpid()}", flush=True)
-    config = replace(config, workers=device.share.workers)
+    config = without_contradiction(replace(config, workers=device.share.workers))  # that may not have been said
     if device.share.rank:
         run.train_along(config, device)
         return

@@ -21,7 +21,7 @@ from typing import NoReturn
 import numpy as np
 
 from datasets.base import InputError
-from finetune.workers.share import ALONE, Share, end_with_starter, join
+from finetune.workers.share import ALONE, Share, end_with_starter, is_started, join
 
 PLATFORMS = ("Ascend", "GPU", "CPU")  # in the order in which "auto" tries them
 GUARD_VARIABLE = "ONEDNN_MAX_CPU_ISA"
@@ -93,9 +93,9 @@ def let_ctrl_c_through() -> None:
 def leave(code: int) -> NoReturn:
     """End the process at once: an ordinary exit takes down all that MindSpore has built up, which takes 0.3 s.
 
-    Matplotlib has a folder to clean up where it could not write into the home directory.
+    Matplotlib has a folder to clean up where it could not write into the home directory, and a worker a meeting to leave.
     """
-    if "matplotlib" in sys.modules:
+    if "matplotlib" in sys.modules or is_started():
         sys.exit(code)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(BrokenPipeError):  # nobody reads it any more

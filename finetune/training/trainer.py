@@ -33,7 +33,7 @@ from finetune.training.step import TrainStep, TrainSteps
 from finetune.training.unfinished import State, Unfinished
 from finetune.training.windows import Windows
 from finetune.workers.share import ALONE, Share
-from finetune.workers.total import put_together
+from finetune.workers.total import check_same, put_together
 
 STEPS_A_CALL = 50  # at most; Ctrl-C waits for the end of a call
 BATCH_SIZE = 64
@@ -206,6 +206,8 @@ class Trainer:
                     )
                 )
         self.weights(*best)
+        if self.share.workers > 1:
+            check_same(arrays(best), self.share)
         return Fitted(tuple(history), best_epoch)
 
     def digest(self, rows: np.ndarray) -> str:

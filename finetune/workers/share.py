@@ -15,6 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from datasets.base import InputError
+
+STARTERS = ("MS_ROLE", "RANK_TABLE_FILE", "OMPI_COMM_WORLD_SIZE")  # variables of msrun, rank tables, mpirun
 WATCHED = "FINETUNE_ENDS_WITH_STDIN"  # set for processes that `finetune.workers.start` has started
 
 
@@ -39,6 +42,11 @@ class Share:
 ALONE = Share()
 
 
+def is_started() -> bool:
+    """Whether this is one of many processes."""
+    return any(name in os.environ for name in STARTERS)
+
+
 def end_with_starter() -> None:
     """End this process when the command that has started it is gone, however it went: its end of the pipe closes."""
     if os.environ.get(WATCHED):
@@ -51,7 +59,15 @@ def _wait_for_the_end() -> None:
 
 
 def join() -> Share:
-    """Meet the other workers that `msrun` has started; the device is chosen. The scheduler waits here for their end."""
+    """Meet the other workers that `msrun` has started; the device is chosen. The scheduler waits here for their end.
+
+    Raises:
+        InputError: nothing has started them.
+    """
+    if not is_started():
+        raise InputError(
+            "--run_distribute true is for a process that msrun has started, and this is none. Give --workers 2 instead."
+        )
     from mindspore import communication
 
     communication.init()  # before get_rank, which would say 0 without a word

@@ -22,12 +22,14 @@ import time
 from pathlib import Path
 
 from datasets.base import InputError, MachineFault
-from finetune.workers.share import WATCHED
+from finetune.workers.share import STARTERS, WATCHED
 
-OF_MSRUN = ("MS_ROLE", "MS_WORKER_NUM", "MS_SCHED_HOST", "MS_SCHED_PORT", "MS_TOPO_TIMEOUT", "MS_NODE_ID")
+OF_MSRUN = ("MS_WORKER_NUM", "MS_SCHED_HOST", "MS_SCHED_PORT", "MS_TOPO_TIMEOUT", "MS_NODE_ID")
 MEETING_SECONDS = 120  # until all workers are there
-PATIENCE_SECONDS = 10  # for the others, after one has failed
+PATIENCE_SECONDS = 3  # for what should end by itself
 LOOK_SECONDS = 0.1
+NOT_SHOWN = re.compile(r"error: |\[\w+\] [A-Z_]+\(\d+,")  # what is said at the end, once; MindSpore's own log
+FAILED = re.compile(r"Worker process (\d+) exit with exception\. Error code: (-?\d+)")  # in msrun's own words
 LAST_LINES = 15  # of the log of a worker that failed without words of ours
 
 
@@ -84,7 +86,6 @@ def environment(logs: Path) -> dict[str, str]:
         "PATH": os.pathsep.join([str(python.parent), os.environ.get("PATH", os.defpath)]),
         "PYTHONUNBUFFERED": "1",
         WATCHED: "1",
-        "GLOG_v": os.environ.get("GLOG_v", "3"),
     }
 
 
@@ -96,13 +97,11 @@ def free_port() -> int:
 
 def follow(msrun: subprocess.Popen, logs: Path) -> None:
     """Print what the first worker says, until msrun ends or tells of a failure."""
-    shown = failed_at = 0
+    shown = 0
     while True:
-        over = msrun.poll() is not None
+        over = msrun.poll() is not None or FAILED.search(text_of(logs / "msrun.log"))
         shown += show_from(logs / "worker_0.log", shown)
-        if not failed_at and "exit with exception" in text_of(logs / "msrun.log"):
-            failed_at = time.monotonic()
-        if over or (failed_at and time.monotonic() > failed_at + PATIENCE_SECONDS):
+        if over:
             return
         time.sleep(LOOK_SECONDS)
 
@@ -115,7 +114,7 @@ def show_from(log: Path, start: int) -> int:
         file.seek(start)
         lines, newline, _ = file.read().rpartition(b"\n")
     for line in lines.decode("utf-8", "replace").split("\n") if newline else ():
-        if not line.startswith("error: "):  # is said at the end, once
+        if not NOT_SHOWN.match(line):
             print(line, flush=True)
     return len(lines) + len(newline)
 
@@ -138,7 +137,7 @@ def complain(logs: Path, workers: int) -> None:
             shutil.rmtree(logs, ignore_errors=True)
             raise InputError(found[-1])
     kept = f"What the workers said is kept in {logs}."
-    dead = re.search(r"Worker process (\d+) exit with exception\. Error code: (-?\d+)", text_of(logs / "msrun.log"))
+    dead = FAILED.search(text_of(logs / "msrun.log"))
     process, code = dead.groups() if dead else ("", "")
     rank = next((rank for rank, text in said.items() if f"process {process}\n" in text), None)
     if rank is not None and int(code) < 0:
@@ -158,4 +157,4 @@ def text_of(log: Path) -> str:
 
 def environment_alone() -> dict[str, str]:
     """For a command that a worker starts, which is none."""
-    return {name: value for name, value in os.environ.items() if name not in (*OF_MSRUN, WATCHED)}
+    return {name: value for name, value in os.environ.items() if name not in (*STARTERS, *OF_MSRUN, WATCHED)}

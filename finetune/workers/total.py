@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
+
 import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
+
+from datasets.base import MachineFault
+from finetune.workers.share import Share
 
 
 class Total(nn.Cell):
@@ -36,3 +42,22 @@ def put_together(mine: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
     whole = np.zeros((count, *mine.shape[1:]), np.float32)
     whole[rows] = mine
     return ops.AllReduce(ops.ReduceOp.SUM)(ms.Tensor(whole)).asnumpy()
+
+
+def check_same(weights: Sequence[np.ndarray], share: Share) -> None:
+    """Every worker must have the same bytes, or what the first one saves was not trained by all.
+
+    Raises:
+        MachineFault: some have others.
+    """
+    digest = hashlib.sha256()
+    for values in weights:
+        digest.update(np.ascontiguousarray(values).data)
+    own = np.frombuffer(digest.digest(), np.uint8).astype(np.float32)  # sums of which are exact
+    everybody = put_together(own[None], np.array([share.rank]), share.workers)
+    differ = np.flatnonzero((everybody != everybody[0]).any(1)).tolist()
+    if differ:
+        raise MachineFault(
+            f"The weights of worker {differ[0]} are not those of worker 0 after the same steps. Repeat the command; "
+            "if it happens again, leave --workers out."
+        )
