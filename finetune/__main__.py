@@ -8,10 +8,8 @@ from __future__ import annotations
 import argparse
 import errno
 import logging
-import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +21,6 @@ except ModuleNotFoundError as error:
     sys.exit(complaint(error))
 from datasets.console import open_console
 from finetune.config import Config, load_config
-from finetune.config_values import without_contradiction
 
 if TYPE_CHECKING:
     from finetune.ahead import Ahead
@@ -77,8 +74,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         command.add_argument("config", nargs="?", metavar="CONFIG.yaml", help="settings; see finetune/configs")
         command.add_argument("--recipe", metavar="NAME", help="one of finetune/configs by its name, as best")
         add_settings(command, RUN_FLAGS + FEATURE_FLAGS + DEVICE_FLAGS)
+        add_settings(command, MANY_FLAGS)
         if verb != "features":
-            add_settings(command, MANY_FLAGS)
             command.add_argument(
                 *("--run_distribute", "--run-distribute"),
                 choices=("true", "false"),
@@ -246,6 +243,10 @@ def act(parsed: argparse.Namespace, arguments: list[str]) -> None:
         from finetune.workers.start import start
 
         let_ctrl_c_through()  # SIGTERM as well: the workers are ended first
+        if config.model.cut is not None:  # once, and not by each of them
+            done = subprocess.run([sys.executable, "-m", "finetune", "features", *arguments[1:]])
+            if done.returncode:
+                sys.exit(done.returncode)  # it has said why
         start(arguments, config.workers)
         return
 
@@ -256,21 +257,14 @@ def act(parsed: argparse.Namespace, arguments: list[str]) -> None:
 
 
 def work_with_others(verb: str, config: Config) -> None:
-    """One of the processes that `msrun` has started: the first does the whole job, the others only train with it."""
+    """One of the processes that `msrun` has started."""
     from finetune.device import init_device
 
     device = init_device(config.platform, config.device_id, config.threads, config.seed, many=True)
 
     from finetune import run
-    from finetune.ahead import ahead_of
 
-    print(f"worker {device.share.rank} of {device.share.workers}, process {os.getpid()}", flush=True)
-    config = without_contradiction(replace(config, workers=device.share.workers))  # that may not have been said
-    if device.share.rank:
-        run.train_along(config, device)
-        return
-    with ahead_of(verb, config) as others:
-        {"run": run.run, "train": run.train}[verb](config, device, *others)
+    run.with_others(verb, config, device)
 
 
 def work(parsed: argparse.Namespace, config: Config, others: list[Ahead | Path | None]) -> None:

@@ -93,7 +93,7 @@ def let_ctrl_c_through() -> None:
 def leave(code: int) -> NoReturn:
     """End the process at once: an ordinary exit takes down all that MindSpore has built up, which takes 0.3 s.
 
-    Matplotlib has a folder to clean up where it could not write into the home directory, and a worker a meeting to leave.
+    Matplotlib has a folder to clean up where it could not write into the home directory, and a worker tells the others.
     """
     if "matplotlib" in sys.modules or is_started():
         sys.exit(code)

@@ -22,9 +22,10 @@ from datasets.base import Dataset, InputError, MachineFault, Split
 from datasets.files import write_csv, write_json
 from datasets.split import write_split
 from finetune import run_folder
-from finetune.ahead import Ahead
-from finetune.blocks import cut_rows, fine_tune, views_of
+from finetune.ahead import Ahead, ahead_of
+from finetune.blocks import cut_rows, fine_tune, tail_trainer, train_tail, views_of
 from finetune.config import Config
+from finetune.config_values import without_contradiction
 from finetune.device import Device
 from finetune.evaluation.calibrate import calibrate, in_words
 from finetune.evaluation.evaluate import Evaluation, evaluate, write_predictions
@@ -44,6 +45,7 @@ from finetune.training.networks import Head
 from finetune.training.predictor import Predictor
 from finetune.training.scratch import make_network, normalise_pixels, read_pixels, write_pictures
 from finetune.training.trainer import Trainer
+from finetune.training.unfinished import Unfinished
 from pretrained.weights import Backbone
 
 log = logging.getLogger("finetune")
@@ -176,15 +178,34 @@ def learn(config: Config, device: Device, reporter: Ahead, *others: Ahead) -> tu
     return folder, again
 
 
+def with_others(verb: str, config: Config, device: Device) -> None:
+    """What one of many workers does: the first the whole job, the others only train along."""
+    share = device.share
+    print(f"worker {share.rank} of {share.workers}, process {os.getpid()}", flush=True)
+    config = without_contradiction(replace(config, workers=share.workers))  # which may not have been said
+    if share.rank:
+        train_along(config, device)
+        return
+    with ahead_of(verb, config) as others:
+        {"run": run, "train": train}[verb](config, device, *others)
+
+
 def train_along(config: Config, device: Device) -> None:
-    """What a worker beside the first does: the same trainings on its share of the rows. It writes nothing."""
+    """The same trainings as `learn`, on this worker's share of the rows; nothing is written, nothing is said."""
     log.setLevel(logging.ERROR)
-    dataset, _ = load_inputs(config)
-    found, split, _, train_x, make, _ = on_pixels(config, device, dataset, None, Path())
+    dataset, backbone = load_inputs(config)
+    found, split, _, train_x, make, _ = (on_backbone if backbone else on_pixels)(
+        config, device, dataset, backbone, Path()
+    )
     train_y, valid_rows = dataset.labels[split.train], (held(found.rows, split.valid), dataset.labels[split.valid])
-    trainer = trainer_of(config, device, dataset, make(), train_x, train_y, valid_rows)
+    network = make()
+    trainer = trainer_of(config, device, dataset, network, train_x, train_y, valid_rows)
     trainer.fit(on_epoch=log.info)
-    calibrate(trainer, config.train.calibration_folds, config.train.resamples)
+    if config.model.cut is None:
+        calibrate(trainer, config.train.calibration_folds, config.train.resamples)
+    else:
+        tail = tail_trainer(config, device, dataset, backbone, split, network)
+        train_tail(tail, Unfinished(Path(config.runs_dir, "of another worker")))
 
 
 def trainer_of(

@@ -1,4 +1,4 @@
-"""One epoch: which rows in which order, how much each weighs, and the steps over them."""
+"""One epoch: which rows in which order, how much each weighs, the steps over them, and what came of it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import math
 import mindspore as ms
 import numpy as np
 
+from finetune.metrics import cross_entropy
+from finetune.training.predictor import Predictor
 from finetune.training.step import TrainSteps
 from finetune.workers.share import ALONE, Share
+from finetune.workers.total import put_together
 
 
 def draw_order(y: np.ndarray, sampling: str, rng: np.random.Generator) -> np.ndarray:
@@ -73,3 +76,15 @@ def train_rows(
     loss_sum = sum(float(loss.asnumpy()) for loss, _ in sums)
     correct_sum = sum(float(correct.asnumpy()) for _, correct in sums)
     return loss_sum, float(weights.sum()), correct_sum
+
+
+def judge(predictor: Predictor, x: np.ndarray, y: np.ndarray, share: Share = ALONE) -> tuple[float, float]:
+    """(cross-entropy, accuracy) on held-out rows, each looked at by one worker; (NaN, NaN) where there are none."""
+    if not len(x):
+        return math.nan, math.nan
+    if len(x) < 2 * share.workers or share == ALONE:
+        probabilities = predictor(x)
+    else:
+        rows = share.of_rows(len(x))
+        probabilities = put_together(predictor(x[rows]), rows, len(x))
+    return cross_entropy(probabilities, y), float((probabilities.argmax(1) == y).mean())

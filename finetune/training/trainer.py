@@ -22,9 +22,8 @@ from mindspore import nn, ops
 from datasets.base import InputError
 from finetune.config import TrainConfig
 from finetune.features.rows import StoredRows
-from finetune.metrics import cross_entropy
 from finetune.training import augment
-from finetune.training.epoch import class_weights, draw_order, train_epoch
+from finetune.training.epoch import class_weights, draw_order, judge, train_epoch
 from finetune.training.networks import part_dropout
 from finetune.training.optimizers import learning_rates, make_optimizer, phases
 from finetune.training.predictor import Predictor
@@ -33,7 +32,7 @@ from finetune.training.step import TrainStep, TrainSteps
 from finetune.training.unfinished import State, Unfinished
 from finetune.training.windows import Windows
 from finetune.workers.share import ALONE, Share
-from finetune.workers.total import check_same, put_together
+from finetune.workers.total import check_same
 
 STEPS_A_CALL = 50  # at most; Ctrl-C waits for the end of a call
 BATCH_SIZE = 64
@@ -301,18 +300,6 @@ def lower_what(config: TrainConfig) -> str:
     name = max(usual, key=lambda name: getattr(config, name) / usual[name])
     now = getattr(config, name)
     return f"Lower train.{name} (now {now:g}), for example --set train.{name}={max(now / 10, usual[name]):g}."
-
-
-def judge(predictor: Predictor, x: np.ndarray, y: np.ndarray, share: Share = ALONE) -> tuple[float, float]:
-    """(cross-entropy, accuracy) on held-out rows, each looked at by one worker; (NaN, NaN) where there are none."""
-    if not len(x):
-        return math.nan, math.nan
-    if len(x) < 2 * share.workers or share == ALONE:
-        probabilities = predictor(x)
-    else:
-        rows = share.of_rows(len(x))
-        probabilities = put_together(predictor(x[rows]), rows, len(x))
-    return cross_entropy(probabilities, y), float((probabilities.argmax(1) == y).mean())
 
 
 def log_line(row: EpochRow, epochs: int, steps: int) -> str:

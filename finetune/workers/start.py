@@ -43,18 +43,21 @@ def start(arguments: list[str], workers: int) -> None:
     if os.name != "posix":
         raise InputError("--workers: MindSpore's msrun runs on Linux only. Leave --workers out.")
     logs = Path(tempfile.mkdtemp(prefix="finetune-workers-"))
-    with contextlib.ExitStack() as stack:
-        output = stack.enter_context((logs / "msrun.log").open("w", encoding="utf-8"))
-        msrun = subprocess.Popen(
-            command(arguments, workers, logs),
-            env=environment(logs),
-            stdin=subprocess.PIPE,  # the workers inherit it, and end when it closes: `end_with_starter`
-            stdout=output,
-            stderr=output,
-            start_new_session=True,  # Ctrl-C in a terminal is for this process
-        )
-        stack.callback(end, msrun)
+    msrun = subprocess.Popen(
+        command(arguments, workers, logs),
+        env=environment(logs),
+        stdin=subprocess.PIPE,  # the workers inherit it, and end when it closes: `end_with_starter`
+        stdout=(logs / "msrun.log").open("wb"),
+        stderr=subprocess.STDOUT,
+        start_new_session=True,  # Ctrl-C in a terminal is for this process
+    )
+    try:
         follow(msrun, logs)
+        end(msrun)
+    except BaseException:
+        end(msrun)
+        shutil.rmtree(logs, ignore_errors=True)
+        raise
     if msrun.returncode:
         complain(logs, workers)
     shutil.rmtree(logs, ignore_errors=True)
