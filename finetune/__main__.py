@@ -56,6 +56,7 @@ DEVICE_FLAGS = (
     (("--device_id",), "device_id", "which GPU or Ascend; else the variable DEVICE_ID, else 0"),
     (("--threads",), "threads", "CPU threads; 0: all cores"),
 )
+MANY_FLAGS = ((("--workers",), "workers", "processes that share a training, started by MindSpore's msrun"),)
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -74,6 +75,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         command.add_argument("config", nargs="?", metavar="CONFIG.yaml", help="settings; see finetune/configs")
         command.add_argument("--recipe", metavar="NAME", help="one of finetune/configs by its name, as best")
         add_settings(command, RUN_FLAGS + FEATURE_FLAGS + DEVICE_FLAGS)
+        add_settings(command, MANY_FLAGS)
+        if verb != "features":
+            command.add_argument(
+                *("--run_distribute", "--run-distribute"),
+                choices=("true", "false"),
+                default="false",
+                help="true: this is one of the processes that msrun has started",
+            )
         command.add_argument("--exist_ok", "--exist-ok", action="store_true", help="write into an existing run folder")
         command.add_argument(
             "--set",
@@ -136,7 +145,7 @@ def add_settings(command: argparse.ArgumentParser, flags) -> None:
 
 def settings_of(parsed: argparse.Namespace) -> dict[str, str]:
     """{"section.key": text} of the flags that were given."""
-    keys = [key for _, key, _ in RUN_FLAGS + FEATURE_FLAGS + DEVICE_FLAGS]
+    keys = [key for _, key, _ in RUN_FLAGS + FEATURE_FLAGS + DEVICE_FLAGS + MANY_FLAGS]
     flags = {key: vars(parsed)[key] for key in keys if vars(parsed).get(key) is not None}
     if getattr(parsed, "exist_ok", False):
         flags["exist_ok"] = True
@@ -173,7 +182,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
     logging.getLogger("finetune").setLevel(logging.INFO)
     try:
-        act(parsed)
+        act(parsed, arguments)
         return 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -186,7 +195,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
-def act(parsed: argparse.Namespace) -> None:
+def act(parsed: argparse.Namespace, arguments: list[str]) -> None:
     if parsed.verb == "report":
         from finetune.ahead import named
         from finetune.evaluation import report
@@ -227,10 +236,36 @@ def act(parsed: argparse.Namespace) -> None:
         checks.show(config)
         return
 
+    if getattr(parsed, "run_distribute", "false") == "true":
+        work_with_others(parsed.verb, config)
+        return
+    if config.workers > 1 and parsed.verb in ("run", "train"):
+        from finetune.device import let_ctrl_c_through
+        from finetune.workers.start import start
+
+        let_ctrl_c_through()  # SIGTERM as well: the workers are ended first
+        if config.model.cut is not None:  # once, and not by each of them
+            done = subprocess.run([sys.executable, "-m", "finetune", "features", *arguments[1:]])
+            if done.returncode:
+                sys.exit(done.returncode)  # it has said why
+        start(arguments, config.workers)
+        return
+
     from finetune.ahead import ahead_of
 
     with ahead_of(parsed.verb, config) as others:
         work(parsed, config, others)
+
+
+def work_with_others(verb: str, config: Config) -> None:
+    """One of the processes that `msrun` has started."""
+    from finetune.device import init_device
+
+    device = init_device(config.platform, config.device_id, config.threads, config.seed, many=True)
+
+    from finetune import run
+
+    run.with_others(verb, config, device)
 
 
 def work(parsed: argparse.Namespace, config: Config, others: list[Ahead | Path | None]) -> None:

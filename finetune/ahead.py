@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from finetune.config import Config
+from finetune.workers.start import environment_alone
 
 
 class Ahead:
@@ -28,7 +29,8 @@ class Ahead:
 
     def __enter__(self) -> Ahead:
         # A session of its own: Ctrl-C in a terminal is for this process.
-        self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, start_new_session=True, **self.options)
+        own = {"stdin": subprocess.PIPE, "env": environment_alone(), "start_new_session": True}
+        self.process = subprocess.Popen(self.command, **own, **self.options)
         return self
 
     def tell(self, folder: Path) -> None:

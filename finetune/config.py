@@ -151,6 +151,7 @@ class Config:
     platform: str = "auto"  # auto, CPU, GPU, Ascend
     device_id: Optional[int] = None  # else the variable DEVICE_ID, else 0
     threads: int = 0  # 0: all cores this process may use
+    workers: int = 1  # processes that share the training, started by MindSpore's msrun
     engine: str = "auto"  # computes the features: openvino on CPU where installed, else mindspore
     machines: Optional[str] = None  # that compute them: null is this one; ray, or ray://host:port, is a Ray cluster
     precision: str = "f32"  # of the engine; bf16 is faster and coarser, where the processor has it
@@ -197,6 +198,7 @@ BOUNDS = {
     "data.augment.blur": (0, 20),
     "device_id": (0, None),
     "threads": (0, None),
+    "workers": (1, 4096),
     "seed": (0, 2**32 - 1),
     "model.hidden": (0, None),
     "model.dropout": (0, 0.95),

@@ -111,6 +111,16 @@ def without_contradiction(config: Any) -> Any:
             "binary out.",
         ),
         (
+            config.workers > 1 and not scratch and model.cut is None,
+            f"workers {config.workers}: a head on cached features trains in a second and needs no workers. Leave "
+            "--workers out, or train a network from scratch (--set model.backbone=null).",
+        ),
+        (
+            config.workers > (train.batch_size or config.workers),
+            f"workers {config.workers} would share batches of {train.batch_size} rows. Use fewer --workers, or a "
+            "larger train.batch_size.",
+        ),
+        (
             train.prune and train.epochs < 2,
             "train.prune needs an epoch to learn in before. Use 2 train.epochs or more.",
         ),

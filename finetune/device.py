@@ -21,6 +21,7 @@ from typing import NoReturn
 import numpy as np
 
 from datasets.base import InputError
+from finetune.workers.share import ALONE, Share, end_with_starter, is_started, join
 
 PLATFORMS = ("Ascend", "GPU", "CPU")  # in the order in which "auto" tries them
 GUARD_VARIABLE = "ONEDNN_MAX_CPU_ISA"
@@ -33,15 +34,22 @@ class Device:
     device_id: int
     threads: int
     kernel_guard: str  # what was decided, in words
+    share: Share = ALONE  # of a training
 
 
-def init_device(platform: str = "auto", device_id: int | None = None, threads: int = 0, seed: int = 1) -> Device:
-    """Choose the device and seed everything that draws random numbers.
+def init_device(
+    platform: str = "auto", device_id: int | None = None, threads: int = 0, seed: int = 1, many: bool = False
+) -> Device:
+    """Choose the device and seed everything that draws random numbers. With `many` this is one of the processes that
+    `msrun` has started, and meets the others; the threads are those of all workers together.
 
     Raises:
         InputError: the device is not there, or DEVICE_ID is not a number.
     """
     os.environ.setdefault("GLOG_v", "3")  # MindSpore's log: errors only
+    if many:
+        end_with_starter()
+        threads = max(1, (threads or usable_cores()) // int(os.environ.get("MS_WORKER_NUM", "1")))
     if threads:
         os.environ["OMP_NUM_THREADS"] = str(threads)
     threads = threads or usable_cores()
@@ -66,9 +74,10 @@ def init_device(platform: str = "auto", device_id: int | None = None, threads: i
             "Choose another --device_id, or --platform CPU."
         ) from error
     ms.set_context(mode=ms.GRAPH_MODE)
+    share = join() if many else ALONE
     seed_everything(seed)
     gc.freeze()  # MindSpore collects garbage before each compilation; what is imported by now is none
-    return Device(chosen, number, threads, guard)
+    return Device(chosen, number, threads, guard, share)
 
 
 def let_ctrl_c_through() -> None:
@@ -84,9 +93,9 @@ def let_ctrl_c_through() -> None:
 def leave(code: int) -> NoReturn:
     """End the process at once: an ordinary exit takes down all that MindSpore has built up, which takes 0.3 s.
 
-    Matplotlib has a folder to clean up where it could not write into the home directory.
+    Matplotlib has a folder to clean up where it could not write into the home directory, and a worker tells the others.
     """
-    if "matplotlib" in sys.modules:
+    if "matplotlib" in sys.modules or is_started():
         sys.exit(code)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(BrokenPipeError):  # nobody reads it any more

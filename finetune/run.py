@@ -22,9 +22,10 @@ from datasets.base import Dataset, InputError, MachineFault, Split
 from datasets.files import write_csv, write_json
 from datasets.split import write_split
 from finetune import run_folder
-from finetune.ahead import Ahead
-from finetune.blocks import cut_rows, fine_tune, views_of
+from finetune.ahead import Ahead, ahead_of
+from finetune.blocks import cut_rows, fine_tune, tail_trainer, train_tail, views_of
 from finetune.config import Config
+from finetune.config_values import without_contradiction
 from finetune.device import Device
 from finetune.evaluation.calibrate import calibrate, in_words
 from finetune.evaluation.evaluate import Evaluation, evaluate, write_predictions
@@ -40,10 +41,12 @@ from finetune.metrics import majority_class, mcnemar, nearest_class_mean
 from finetune.storage.rows import held
 from finetune.trained import save_from_scratch, save_trained
 from finetune.training.cost import cost
-from finetune.training.ensemble import assembled, make_trainer
+from finetune.training.ensemble import EnsembleTrainer, assembled, make_trainer
 from finetune.training.networks import Head
 from finetune.training.predictor import Predictor
 from finetune.training.scratch import make_network, normalise_pixels, read_pixels, write_pictures
+from finetune.training.trainer import Trainer
+from finetune.training.unfinished import Unfinished
 from pretrained.weights import Backbone
 
 log = logging.getLogger("finetune")
@@ -112,9 +115,7 @@ def learn(config: Config, device: Device, reporter: Ahead, *others: Ahead) -> tu
         (held(found.rows, rows), dataset.labels[rows]) for rows in vars(split).values()
     )
     network = make()
-    train = resampled(train_x, train_rows[1], config.train, config.seed)
-    trainer_of = make_trainer if config.train.head == "gradient" else HeadChooser
-    trainer = trainer_of(network, train, valid_rows, config.train, len(dataset.classes), config.seed)
+    trainer = trainer_of(config, device, dataset, network, train_x, train_rows[1], valid_rows)
     before = evaluate(trainer.predictor, *eval_rows, dataset.classes)
     baselines = {
         "majority_class": majority_class(train_rows[1], eval_rows[1]),
@@ -177,6 +178,46 @@ def learn(config: Config, device: Device, reporter: Ahead, *others: Ahead) -> tu
         return folder, [*again, f"python -m finetune report {quoted(folder)}"]
     log.info("report: %s", folder / "report.html")
     return folder, again
+
+
+def with_others(verb: str, config: Config, device: Device) -> None:
+    """What one of many workers does: the first the whole job, the others only train along."""
+    share = device.share
+    print(f"worker {share.rank} of {share.workers}, process {os.getpid()}", flush=True)
+    config = without_contradiction(replace(config, workers=share.workers))  # which may not have been said
+    if share.rank:
+        train_along(config, device)
+        return
+    with ahead_of(verb, config) as others:
+        {"run": run, "train": train}[verb](config, device, *others)
+
+
+def train_along(config: Config, device: Device) -> None:
+    """The same trainings as `learn`, on this worker's share of the rows; nothing is written, nothing is said."""
+    log.setLevel(logging.ERROR)
+    dataset, backbone = load_inputs(config)
+    found, split, _, train_x, make, _ = (on_backbone if backbone else on_pixels)(
+        config, device, dataset, backbone, Path()
+    )
+    train_y, valid_rows = dataset.labels[split.train], (held(found.rows, split.valid), dataset.labels[split.valid])
+    network = make()
+    trainer = trainer_of(config, device, dataset, network, train_x, train_y, valid_rows)
+    trainer.fit(on_epoch=log.info)
+    if config.model.cut is None:
+        calibrate(trainer, config.train.calibration_folds, config.train.resamples)
+    else:
+        tail = tail_trainer(config, device, dataset, backbone, split, network)
+        train_tail(tail, Unfinished(Path(config.runs_dir, "of another worker")))
+
+
+def trainer_of(
+    config: Config, device: Device, dataset: Dataset, network, train_x, train_y: np.ndarray, valid_rows: tuple
+) -> Trainer | EnsembleTrainer | HeadChooser:
+    train = resampled(train_x, train_y, config.train, config.seed)
+    how = config.train, len(dataset.classes), config.seed
+    if config.train.head != "gradient":
+        return HeadChooser(network, train, valid_rows, *how)
+    return make_trainer(network, train, valid_rows, *how, share=device.share)
 
 
 def against_linear(linear: Evaluation | None, after: Evaluation, y: np.ndarray) -> dict:

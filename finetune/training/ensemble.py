@@ -48,9 +48,9 @@ class EnsembleTrainer:
     Only the first has a graph that is compiled; the others lend it their weights.
     """
 
-    def __init__(self, network: Ensemble, train, valid, config: TrainConfig, class_count: int, seed: int):
+    def __init__(self, network: Ensemble, train, valid, config: TrainConfig, class_count: int, seed: int, **how):
         self.network, self.seed, self.config = network, seed, config
-        self.trainer = Trainer(network.members[0], train, valid, config, class_count, seed)
+        self.trainer = Trainer(network.members[0], train, valid, config, class_count, seed, **how)
         self.x, self.y, self.valid = self.trainer.x, self.trainer.y, valid
         self.predictor = Predictor(network)
         self.weights = Values(network.trainable_params())
@@ -82,6 +82,6 @@ def values_of(network: nn.Cell) -> tuple[ms.Tensor, ...]:
     return Values(network.trainable_params()).get()
 
 
-def make_trainer(network: nn.Cell, *rest) -> Trainer | EnsembleTrainer:
+def make_trainer(network: nn.Cell, *rest, **how) -> Trainer | EnsembleTrainer:
     """The trainer of a network, alone or assembled; the rest as `Trainer` takes it."""
-    return (EnsembleTrainer if isinstance(network, Ensemble) else Trainer)(network, *rest)
+    return (EnsembleTrainer if isinstance(network, Ensemble) else Trainer)(network, *rest, **how)

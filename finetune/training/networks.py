@@ -23,6 +23,8 @@ from finetune.layers.convolutions import (
 )
 from pretrained.mobilenet_v2 import MobileNetV2
 
+LAYERS = 1000  # with dropout, at most: so far apart are the generators of two workers
+
 
 class Head(nn.Cell):
     """Features (B, D) -> logits (B, C): linear, or with one hidden layer.
@@ -56,14 +58,24 @@ class Dropout(nn.Cell):
 
     def __init__(self, share: float, seed: int, number: int = 1):
         super().__init__()
-        self.share = share
-        self.uniform = ops.UniformReal(seed=seed, seed2=number)
+        self.share, self.seed, self.number = share, seed, number
+        self.of_worker(0)
+
+    def of_worker(self, rank: int) -> None:
+        """Other rows, other draws."""
+        self.uniform = ops.UniformReal(seed=self.seed, seed2=self.number + LAYERS * rank)
 
     def construct(self, x):
         if not self.training:
             return x
         keep = (self.uniform(x.shape) >= self.share).astype(x.dtype)
         return x * keep / (1 - self.share)
+
+
+def part_dropout(network: nn.Cell, rank: int) -> None:
+    for _, cell in network.cells_and_names():
+        if isinstance(cell, Dropout):
+            cell.of_worker(rank)
 
 
 def dense(inputs: int, outputs: int, rng: np.random.Generator, scale: float, kind: type = nn.Dense) -> nn.Dense:

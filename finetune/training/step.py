@@ -8,6 +8,8 @@ from mindspore import nn, ops
 from finetune.config import TrainConfig
 from finetune.training.optimizers import decayed
 from finetune.training.prune import Pruning
+from finetune.workers.share import ALONE, Share
+from finetune.workers.total import Total
 
 
 class TrainStep(nn.Cell):
@@ -15,10 +17,17 @@ class TrainStep(nn.Cell):
 
     targets (B,) are their classes, -1 for a row that only fills up the batch; shares (B,) are the weights of the rows
     in the loss, which sum to 1. NumPy works them out beforehand: a step of a head is about forty small kernels, whose
-    number makes its time.
+    number makes its time. With many workers, each has its rows of the batch, and all take the same step.
     """
 
-    def __init__(self, network: nn.Cell, optimizer: nn.Optimizer, config: TrainConfig, pruning: Pruning | None = None):
+    def __init__(
+        self,
+        network: nn.Cell,
+        optimizer: nn.Optimizer,
+        config: TrainConfig,
+        pruning: Pruning | None = None,
+        share: Share = ALONE,
+    ):
         super().__init__(auto_prefix=False)
         self.network = network
         self.optimizer = optimizer
@@ -26,10 +35,11 @@ class TrainStep(nn.Cell):
         self.cross_entropy = ops.SoftmaxCrossEntropyWithLogits()  # one kernel; ops.cross_entropy comes to about 50
         self.half_square_sum = ops.L2Loss()
         self.argmax = ops.Argmax(axis=1, output_type=ms.int32)
-        self.l1, self.l2 = config.l1, config.l2
+        self.l1, self.l2 = config.l1 / share.workers, config.l2 / share.workers  # penalties are summed, too
         self.penalised = ms.ParameterTuple(decayed(network)) if config.l1 or config.l2 else ()
         self.pruned, self.masks = (pruning.weights, pruning.masks) if pruning else ((), ())
         self.gradients = ms.value_and_grad(self.loss, None, optimizer.parameters, has_aux=True)
+        self.total = Total([p.shape for p in optimizer.parameters]) if share.workers > 1 else None
 
     def loss(self, x, rows, targets, shares):
         logits = self.network(ops.gather(x, rows, 0))
@@ -48,6 +58,8 @@ class TrainStep(nn.Cell):
 
     def construct(self, x, rows, targets, shares):
         (loss, correct), gradients = self.gradients(x, rows, targets, shares)
+        if self.total is not None:
+            loss, correct, gradients = self.total(loss, correct, gradients)
         self.optimizer(gradients)
         for i, mask in enumerate(self.masks):
             ops.assign(self.pruned[i], self.pruned[i] * mask)

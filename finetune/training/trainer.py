@@ -22,15 +22,17 @@ from mindspore import nn, ops
 from datasets.base import InputError
 from finetune.config import TrainConfig
 from finetune.features import augment
-from finetune.metrics import cross_entropy
 from finetune.storage.rows import StoredRows
-from finetune.training.epoch import class_weights, draw_order, train_epoch
+from finetune.training.epoch import class_weights, draw_order, judge, train_epoch
+from finetune.training.networks import part_dropout
 from finetune.training.optimizers import learning_rates, make_optimizer, phases
 from finetune.training.predictor import Predictor
 from finetune.training.prune import Pruning
 from finetune.training.step import TrainStep, TrainSteps
 from finetune.training.unfinished import State, Unfinished
 from finetune.training.windows import Windows
+from finetune.workers.share import ALONE, Share
+from finetune.workers.total import check_same
 
 STEPS_A_CALL = 50  # at most; Ctrl-C waits for the end of a call
 BATCH_SIZE = 64
@@ -83,25 +85,28 @@ class Trainer:
         class_count: int,
         seed: int,
         make: Callable[[nn.Cell, TrainConfig, np.ndarray], nn.Cell] = make_optimizer,
+        share: Share = ALONE,
     ):
         """`train` may hold V views of its rows, x (V * N, ...) view by view: an epoch takes one of each, drawn anew.
 
         Args:
             make: the optimizer, from the network, a phase of the training and the learning rate of each step.
+            share: the rows of each batch that are learnt from here; every worker calls the same, and gets the same.
         """
-        self.network, self.valid, self.config, self.seed = network, valid, config, seed
+        self.network, self.valid, self.config, self.seed, self.share = network, valid, config, seed, share
+        part_dropout(network, share.rank)
         x, self.y = train
         self.x, self.view_count = plain_view(x, len(self.y)), len(x) // len(self.y)
         self.batch_size = config.batch_size or min(BATCH_SIZE, max(1, len(self.x) // STEPS_AN_EPOCH))
         self.steps_a_call = min(self.steps(len(self.x)), STEPS_A_CALL)  # for fewer rows too: another compiles anew
-        self.windows = Windows(x, self.batch_size, self.steps_a_call) if isinstance(x, StoredRows) else None
+        self.windows = Windows(x, self.batch_size, self.steps_a_call, share) if isinstance(x, StoredRows) else None
         self.device_x = None if self.windows else ms.Tensor(x)
         self.class_weights = class_weights(self.y, class_count, config.class_weights)
         self.predictor = Predictor(network)
         self.pruning = Pruning(network, config.prune, config.epochs) if config.prune else None
         self.masks = Values(self.pruning.masks if self.pruning else ())
         steps = self.steps(len(self.x))
-        self.phases = [Phase(network, phase, steps, make, self.pruning) for phase in phases(config)]
+        self.phases = [Phase(network, phase, steps, make, self.pruning, share) for phase in phases(config)]
         self.weights = Values(network.trainable_params())
         self.start = self.weights.get()
 
@@ -167,10 +172,10 @@ class Trainer:
             if self.windows:
                 loss, accuracy = self.windows.train_epoch(phase.train_steps, *drawn)
             else:
-                sizes = self.batch_size, self.steps_a_call
-                loss, accuracy = train_epoch(phase.train_steps, self.device_x, *drawn, *sizes)
+                how = self.batch_size, self.steps_a_call, self.share
+                loss, accuracy = train_epoch(phase.train_steps, self.device_x, *drawn, *how)
             self.network.set_train(False)
-            valid_loss, valid_accuracy = judge(self.predictor, *self.valid)
+            valid_loss, valid_accuracy = judge(self.predictor, *self.valid, self.share)
             seconds = time.perf_counter() - started
             history.append(EpochRow(epoch, loss, accuracy, valid_loss, valid_accuracy, rate, seconds))
             on_epoch(log_line(history[-1], config.epochs, self.steps(len(rows))))
@@ -185,7 +190,7 @@ class Trainer:
                 best = self.weights.get()
             elif config.patience and epoch - best_epoch >= config.patience:
                 break
-            if unfinished:
+            if unfinished and self.share.rank == 0:
                 unfinished.write(
                     State(
                         digest,
@@ -200,6 +205,8 @@ class Trainer:
                     )
                 )
         self.weights(*best)
+        if self.share.workers > 1:
+            check_same(arrays(best), self.share)
         return Fitted(tuple(history), best_epoch)
 
     def digest(self, rows: np.ndarray) -> str:
@@ -237,11 +244,19 @@ def plain_view(x: np.ndarray | StoredRows, count: int) -> np.ndarray | StoredRow
 class Phase:
     """A part of a training that has an optimizer of its own, compiled once for any number of steps up to `steps`."""
 
-    def __init__(self, network: nn.Cell, config: TrainConfig, steps: int, make: Callable, pruning: Pruning | None):
+    def __init__(
+        self,
+        network: nn.Cell,
+        config: TrainConfig,
+        steps: int,
+        make: Callable,
+        pruning: Pruning | None,
+        share: Share,
+    ):
         self.config = config
         rates = learning_rates(config, steps)
         optimizer = make(network, config, rates)
-        self.train_steps = TrainSteps(TrainStep(network, optimizer, config, pruning))
+        self.train_steps = TrainSteps(TrainStep(network, optimizer, config, pruning, share))
         own = [p for p in optimizer.get_parameters() if not any(p is other for other in network.get_parameters())]
         own.sort(key=lambda p: p.name == "learning_rate")
         self.state = Values(own)
@@ -285,14 +300,6 @@ def lower_what(config: TrainConfig) -> str:
     name = max(usual, key=lambda name: getattr(config, name) / usual[name])
     now = getattr(config, name)
     return f"Lower train.{name} (now {now:g}), for example --set train.{name}={max(now / 10, usual[name]):g}."
-
-
-def judge(predictor: Predictor, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """(cross-entropy, accuracy) on held-out rows; (NaN, NaN) where there are none."""
-    if not len(x):
-        return math.nan, math.nan
-    probabilities = predictor(x)
-    return cross_entropy(probabilities, y), float((probabilities.argmax(1) == y).mean())
 
 
 def log_line(row: EpochRow, epochs: int, steps: int) -> str:

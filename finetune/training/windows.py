@@ -15,6 +15,7 @@ import numpy as np
 from finetune.storage.rows import StoredRows
 from finetune.training.epoch import train_rows
 from finetune.training.step import TrainSteps
+from finetune.workers.share import ALONE, Share
 
 WINDOW_BYTES = 128 << 20  # three are held: one that is read, one that is trained on, and its copy in MindSpore
 BLOCK_ROWS = 64  # of pooled features 320 KB: few enough to mix well, enough to read at the speed of a disk
@@ -23,8 +24,8 @@ BLOCK_ROWS = 64  # of pooled features 320 KB: few enough to mix well, enough to 
 class Windows:
     """Of all rows of x (V * N, ...)."""
 
-    def __init__(self, x: StoredRows, batch_size: int, steps_a_call: int):
-        self.x, self.batch_size, self.steps_a_call = x, batch_size, steps_a_call
+    def __init__(self, x: StoredRows, batch_size: int, steps_a_call: int, share: Share = ALONE):
+        self.x, self.batch_size, self.steps_a_call, self.share = x, batch_size, steps_a_call, share
         a_call = batch_size * steps_a_call  # whole calls: only the last batch of an epoch is filled up
         self.rows = a_call * max(1, WINDOW_BYTES * len(x) // x.nbytes // a_call)
 
@@ -51,7 +52,7 @@ class Windows:
                 count = len(places[window])
                 sums += train_rows(
                     *(train_steps, x, np.arange(count), y[window], row_weights[window]),
-                    *(self.batch_size, self.steps_a_call),
+                    *(self.batch_size, self.steps_a_call, self.share),
                 )
         loss, weight, correct = sums.tolist()
         return loss / weight, correct / len(places)
