@@ -18,10 +18,11 @@ from export.manifest import confidence_facts
 from export.predictors import BATCH_SIZE, Seen
 from finetune.insight.novelty import load_novelty
 from finetune.trained import load_trained
+from finetune.training.networks import Head
 from finetune.training.predictor import LastMap, Predictor
 
 FROM_SCRATCH = "the network was trained from scratch: there is no feature map with a linear head behind it"
-HIDDEN = "the head has a hidden layer: what it says of each place does not add up to what it says of the picture"
+HIDDEN = "the head is not one linear layer: what it says of each place does not add up to what it says of the picture"
 
 
 class RunPredictor:
@@ -34,7 +35,8 @@ class RunPredictor:
         self.novelty = load_novelty(run)
         self.head = Predictor(trained.head)
         self.body = None if trained.backbone is None else LastMap(trained.backbone.network)
-        self.no_maps = FROM_SCRATCH if self.body is None else HIDDEN if trained.head.hidden is not None else None
+        linear = isinstance(trained.head, Head) and trained.head.hidden is None  # else hidden, or several
+        self.no_maps = FROM_SCRATCH if self.body is None else None if linear else HIDDEN
         self.dense = (
             None if self.no_maps else [p.asnumpy() for p in (trained.head.dense.weight, trained.head.dense.bias)]
         )

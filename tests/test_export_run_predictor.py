@@ -78,7 +78,8 @@ def test_predict_draws_maps_or_says_why_not(finished, exported, toy_pictures, tm
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        (["model.hidden=5"], "no maps: the head has a hidden layer"),
+        (["model.hidden=5"], "no maps: the head is not one linear layer"),
+        (["train.members=2"], "no maps: the head is not one linear layer"),
         (
             ["model.backbone=null", "model.network=mlp", "model.image_size=[8, 8]"],
             "no maps: the network was trained from",
@@ -86,7 +87,8 @@ def test_predict_draws_maps_or_says_why_not(finished, exported, toy_pictures, tm
     ],
 )
 def test_predict_goes_on_where_there_are_no_maps(toy_pictures, toy_backbone, tmp_path, settings, says):
-    flags = ("--pretrain_ckpt", toy_backbone) if "model.hidden=5" in settings else ()
+    from_scratch = "model.backbone=null" in settings
+    flags = () if from_scratch else ("--pretrain_ckpt", toy_backbone)
     flags = (*flags, *(word for pair in settings for word in ("--set", pair)), "--set", "data.views=false")
     place = ("--runs_dir", tmp_path / "runs", "--cache_dir", tmp_path / "cache", "--epochs", 1, "--name", "toys")
     done = call("finetune", "train", "--dataset_path", toy_pictures, *flags, *place)
@@ -96,4 +98,4 @@ def test_predict_goes_on_where_there_are_no_maps(toy_pictures, toy_backbone, tmp
     assert done.returncode == 0 and says in done.stderr and picture.name in done.stdout, done.stderr
     assert not (tmp_path / "maps").exists()
     unlike = call("finetune", "insight", tmp_path / "runs" / "toys", "--unlabelled", toy_pictures / "eval", *place[2:4])
-    assert ("from scratch" in unlike.stderr) == (unlike.returncode == 2) == ("model.hidden=5" not in settings)
+    assert ("from scratch" in unlike.stderr) == (unlike.returncode == 2) == from_scratch

@@ -1,6 +1,6 @@
 """`--on ray` under kill -9: who is killed, when, and what comes of it.
 
-    python -m benchmarks.growth.on_ray [--moments 5]      prints a Markdown table; Linux, and what requirements-ray.txt names
+    python -m benchmarks.growth.on_ray [--moments 5]    prints a Markdown table; Linux, with requirements-ray.txt
 
 A cluster of two "machines" of one core each runs on this one. `python -m finetune features --on ray` computes the drawn
 pictures with an empty cache. At moments spread over the time that it took undisturbed, less its beginning, is killed:
