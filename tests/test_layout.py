@@ -11,7 +11,7 @@ from conftest import CHECKOUT
 
 PACKAGES = ("datasets", "pretrained", "finetune", "export")  # each may import itself and those before it
 ROOMS = {  # of a package, wings and files beside them: each may import those before it
-    "finetune": ("features", "layers", "training", "evaluation", "insight"),
+    "finetune": ("workers", "features", "layers", "training", "evaluation", "insight"),
     "export": ("writers", "predictors", "parity", "golden", "bundle", "serving"),
 }
 MOST_FILES = 14  # in a folder; more are two wings
