@@ -163,6 +163,7 @@ def test_a_worker_that_is_killed_ends_them_all_and_the_same_command_works_again(
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_command_that_is_stopped_leaves_no_worker(tmp_path, number):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it
     stopped = subprocess.Popen(
         [sys.executable, "-m", "finetune", *map(str, LENET), "--runs_dir", str(tmp_path), "--workers", "2"]
         + ["--epochs", "5000", "--set", "train.patience=0"],

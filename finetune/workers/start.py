@@ -41,7 +41,7 @@ def start(arguments: list[str], workers: int) -> None:
         MachineFault: a worker failed otherwise, or was ended from outside.
     """
     if os.name != "posix":
-        raise InputError("--workers: MindSpore's msrun runs on Linux only. Leave --workers out.")
+        raise InputError("--workers: MindSpore's msrun does not run on Windows. Leave --workers out.")
     logs = Path(tempfile.mkdtemp(prefix="finetune-workers-"))
     msrun = subprocess.Popen(
         command(arguments, workers, logs),
