@@ -174,7 +174,10 @@ def test_a_command_that_is_stopped_leaves_no_worker(tmp_path, number):
             break
     everybody = psutil.Process(stopped.pid).children(recursive=True)
     stopped.send_signal(number)
-    assert stopped.wait(30) != 0
+    try:
+        assert stopped.wait(30) != 0
+    finally:
+        stopped.kill()
     stopped.stdout.close()
     _, left = psutil.wait_procs(everybody, timeout=90)  # killed: the scheduler hears of it by a missing heartbeat
     assert not left
