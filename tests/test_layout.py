@@ -11,7 +11,7 @@ from conftest import CHECKOUT
 
 PACKAGES = ("datasets", "pretrained", "finetune", "export")  # each may import itself and those before it
 ROOMS = {  # of a package, wings and files beside them: each may import those before it
-    "finetune": ("storage", "features", "layers", "training", "heads", "evaluation", "insight"),
+    "finetune": ("storage", "workers", "features", "layers", "training", "heads", "evaluation", "insight"),
     "export": ("standalone", "writers", "predictors", "verdict", "parity", "golden", "bundle", "serving"),
 }
 MOST_FILES = 14  # in a folder; more are two wings

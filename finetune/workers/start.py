@@ -28,7 +28,7 @@ OF_MSRUN = ("MS_WORKER_NUM", "MS_SCHED_HOST", "MS_SCHED_PORT", "MS_TOPO_TIMEOUT"
 MEETING_SECONDS = 120  # until all workers are there
 PATIENCE_SECONDS = 3  # for what should end by itself
 LOOK_SECONDS = 0.1
-NOT_SHOWN = re.compile(r"error: |\[\w+\] [A-Z_]+\(\d+,")  # what is said at the end, once; MindSpore's own log
+OF_MINDSPORE = re.compile(r"\[\w+\] [A-Z_]+\(\d+,.*\n?")  # a line of its own log
 FAILED = re.compile(r"Worker process (\d+) exit with exception\. Error code: (-?\d+)")  # in msrun's own words
 LAST_LINES = 15  # of the log of a worker that failed without words of ours
 
@@ -41,7 +41,7 @@ def start(arguments: list[str], workers: int) -> None:
         MachineFault: a worker failed otherwise, or was ended from outside.
     """
     if os.name != "posix":
-        raise InputError("--workers: MindSpore's msrun runs on Linux only. Leave --workers out.")
+        raise InputError("--workers: MindSpore's msrun does not run on Windows. Leave --workers out.")
     logs = Path(tempfile.mkdtemp(prefix="finetune-workers-"))
     msrun = subprocess.Popen(
         command(arguments, workers, logs),
@@ -117,7 +117,7 @@ def show_from(log: Path, start: int) -> int:
         file.seek(start)
         lines, newline, _ = file.read().rpartition(b"\n")
     for line in lines.decode("utf-8", "replace").split("\n") if newline else ():
-        if not NOT_SHOWN.match(line):
+        if not (line.startswith("error: ") or OF_MINDSPORE.match(line)):  # errors are said at the end, once
             print(line, flush=True)
     return len(lines) + len(newline)
 
@@ -134,7 +134,7 @@ def end(msrun: subprocess.Popen) -> None:
 
 def complain(logs: Path, workers: int) -> None:
     """Raises what the worker that failed has said."""
-    said = {rank: text_of(logs / f"worker_{rank}.log") for rank in range(workers)}
+    said = {rank: OF_MINDSPORE.sub("", text_of(logs / f"worker_{rank}.log")) for rank in range(workers)}
     for text in said.values():
         if found := re.findall(r"^error: (.*(?:\n.+)*)", text, re.MULTILINE):
             shutil.rmtree(logs, ignore_errors=True)
