@@ -24,6 +24,7 @@ from pathlib import Path
 from datasets.base import InputError, MachineFault
 from datasets.progress import Progress
 from finetune.config import Config
+from finetune.device import let_ctrl_c_through
 from finetune.features.compute import CHUNK_ROWS
 from finetune.features.remote.ranges import TRIES, Range, parts_of, ranges
 from finetune.features.remote.worker import Answer, Job, Worker
@@ -157,6 +158,7 @@ def connected(machines: str) -> Iterator:
             f"--on {machines}: no Ray cluster can be used at {where} ({last_line(error)}). See `ray status` there; one "
             "guarded by a token wants RAY_AUTH_MODE=token. Or leave --on out, and this machine computes."
         ) from error
+    let_ctrl_c_through()  # Ray has made SIGTERM an exit of its own
     try:
         yield ray
     except ray.exceptions.RayError as error:
