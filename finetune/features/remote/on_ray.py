@@ -176,16 +176,16 @@ def workers_of(nodes: list[dict], cores: int, platform: str, machines: str) -> t
     Raises:
         MachineFault: for none.
     """
-    machine_s = [node["Resources"] for node in nodes if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
-    cores = cores or min([CORES, *(int(one["CPU"]) for one in machine_s)])
-    device = {"GPU": "GPU", "Ascend": "NPU"}.get(platform)
-    room = [min(one["CPU"] // cores, one.get(device, 0) if device else one["CPU"]) for one in machine_s]
-    count = int(sum(map(int, room)))
+    found = [node["Resources"] for node in nodes if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
+    cores = cores or min([CORES, *(int(one["CPU"]) for one in found)])
+    device = {"GPU": "GPU", "Ascend": "NPU"}.get(platform, "CPU")
+    count = sum(int(min(one["CPU"] // cores, one.get(device, 0))) for one in found)
     if not count:
-        found = ", ".join(f"{one['CPU']:g} cores" for one in machine_s) or "no machine with a core"
+        there = ", ".join(f"{one['CPU']:g} cores" for one in found) or "no machine with a core"
+        wanted = f"{cores} core(s)" + ("" if device == "CPU" else f" and one {device}")
         raise MachineFault(
-            f"--on {machines}: no room for a worker of {cores} core(s)"
-            f"{' and one ' + platform if device else ''}; there is {found}. Give fewer --threads, or add machines."
+            f"--on {machines}: no room for a worker of {wanted}; there is {there}. Give fewer --threads, or add "
+            "machines."
         )
     return cores, count
 
