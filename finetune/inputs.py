@@ -11,6 +11,7 @@ from datasets.load import load
 from finetune.blocks import time_needed
 from finetune.config import Config, DataConfig
 from finetune.device import Device
+from finetune.features.remote.on_ray import check_address
 from finetune.features.usable import draw_split, shortened
 from pretrained.weights import Backbone, load_backbone
 
@@ -23,6 +24,8 @@ def load_inputs(config: Config) -> tuple[Dataset, Backbone | None]:
     Raises:
         InputError: something is missing or cannot be used.
     """
+    if config.machines:
+        check_address(config.machines)
     dataset = load(config.data.dataset_path, config.cache_dir)
     draw_split(dataset, config)  # whether it can be: the pictures that are damaged are not known yet
     if not config.model.backbone:

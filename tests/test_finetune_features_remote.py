@@ -1,5 +1,6 @@
 """Features by the machines of a Ray cluster: the same rows as here, whoever is killed. Ray itself is optional."""
 
+import contextlib
 import hashlib
 import importlib.util
 import logging
@@ -286,18 +287,20 @@ def test_a_picture_that_kills_its_worker_is_named_and_left_out(cluster, backbone
 @needs_ray
 def test_killed_workers_are_replaced(cluster, backbone, pictures, tmp_path):
     workers, here = by_slow_engine(backbone, tmp_path / "started", pause_s=0.3)
-    killed = set()
+    killed, done = set(), threading.Event()
 
     def kill_each_once():
-        while len(killed) < 4:
+        while len(killed) < 4 and not done.is_set():
             for process in {file.name for file in (tmp_path / "started").iterdir()} - killed:
                 time.sleep(0.4 * len(killed))
-                os.kill(int(process), signal.SIGKILL)
-                killed.add(process)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(process), signal.SIGKILL)
+                    killed.add(process)
             time.sleep(0.05)
 
     threading.Thread(target=kill_each_once, daemon=True).start()
     found = extract(pictures, backbone, workers, tmp_path / "cache", 2)
+    done.set()
     assert len(killed) >= 2
     assert found.computed == 120 and not found.damaged
     wanted = extract(pictures, backbone, here, tmp_path / "here", 2)

@@ -3,9 +3,10 @@
     python -m benchmarks.growth.on_ray [--moments 5]    prints a Markdown table; Linux, with requirements-ray.txt
 
 A cluster of two "machines" of one core each runs on this one. `python -m finetune features --on ray` computes the drawn
-pictures with an empty cache. At moments spread over the time that it took undisturbed, less its beginning, is killed:
+pictures with an empty cache. Once there are workers, and again when this and that share of the rows is in the store, is
+killed:
 
-a worker     the process of one actor; nothing where none has begun yet
+a worker     the process of one actor
 all workers  at once
 a machine    the raylet of the second one; its workers end with it
 the driver   the command itself; then the same command is given again
@@ -35,11 +36,12 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.faults import LEFT_SECONDS, MARK, finish, has, in_words, started, table
+from datasets.drawn.sample import KINDS as KINDS_OF_PICTURES
 
 KINDS = ("a worker", "all workers", "a machine", "the driver")
 WORKER, RAYLET = "ray::Worker", "raylet/raylet"  # in their command lines
 HANG_SECONDS = 600
-MOMENTS = 0.3, 0.95  # of the time that the command takes: before, it imports and hashes
+SHARES = 0, 0.8  # of the rows, at the first and the last moment
 
 
 class Cluster:
@@ -116,35 +118,42 @@ def kills(given: argparse.Namespace, place: Path, cluster: Cluster) -> Iterator[
     wanted = rows_of(place)
     os.environ |= {"RAY_ADDRESS": cluster.address, "RAY_AUTH_MODE": "token"}
     command += ["--on", "ray", "--threads", "1"]
-    began = time.monotonic()
     ended(finish(command))
-    seconds = time.monotonic() - began
     ended("" if rows_of(place) == wanted else "other rows")
 
-    yield "killed", "after (seconds)", "processes", "outcome"
+    rows = given.per_class * len(KINDS_OF_PICTURES)
+    yield "killed", "with rows in the store", "of so many", "outcome"
     for kind in KINDS:
-        moments = seconds * np.linspace(*MOMENTS, given.moments)
-        processes, found = Counter(), Counter()
-        for moment in moments:
+        counts, found = [], Counter()
+        for share in np.linspace(*SHARES, given.moments):
             cluster.join()
             with started(command) as process:
-                try:
-                    process.wait(moment)
-                except subprocess.TimeoutExpired:
-                    if kind == "the driver":
-                        os.killpg(process.pid, signal.SIGKILL)
-                        processes[1] += 1
-                    else:
-                        processes[cluster.kill(kind)] += 1
+                while process.poll() is None and not (cluster.processes(WORKER) and stored(place) >= share * rows):
+                    time.sleep(0.02)
+                counts.append(stored(place))
+                if process.poll() is not None:
+                    found["was faster"] += 1
+                elif kind == "the driver":
+                    os.killpg(process.pid, signal.SIGKILL)
+                elif not cluster.kill(kind):
+                    found["nobody there"] += 1
                 _, said = process.communicate(timeout=HANG_SECONDS)
             wrong = "" if process.returncode == 0 else said.decode(errors="replace").strip()[-200:] or "no word"
             if kind == "the driver":
                 wrong = finish(command)
             found[wrong or outcome(place, wanted, cluster)] += 1
             shutil.rmtree(place / "cache", ignore_errors=True)
-            print(f"{kind}, {moment:.1f} s: {in_words(found)}", file=sys.stderr, flush=True)
-        several = ", ".join(f"{count} x {number}" for number, count in sorted(processes.items()))
-        yield kind, f"{moments[0]:.1f} to {moments[-1]:.1f}", several, in_words(found)
+            print(f"{kind}, {counts[-1]} rows: {in_words(found)}", file=sys.stderr, flush=True)
+        yield kind, ", ".join(map(str, counts)), rows, in_words(found)
+
+
+def stored(place: Path) -> int:
+    """Rows of finished chunks."""
+    sizes = []
+    for file in (place / "cache").rglob("*.keys.npy"):
+        with contextlib.suppress(FileNotFoundError):  # merged meanwhile
+            sizes.append((file.stat().st_size - 128) // 32)
+    return sum(sizes)
 
 
 def ended(wrong: str) -> None:

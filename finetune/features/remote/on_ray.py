@@ -24,6 +24,7 @@ from pathlib import Path
 from datasets.base import InputError, MachineFault
 from datasets.progress import Progress
 from finetune.config import Config
+from finetune.device import let_ctrl_c_through
 from finetune.features.compute import CHUNK_ROWS
 from finetune.features.remote.ranges import TRIES, Range, parts_of, ranges
 from finetune.features.remote.worker import Answer, Job, Worker
@@ -157,6 +158,7 @@ def connected(machines: str) -> Iterator:
             f"--on {machines}: no Ray cluster can be used at {where} ({last_line(error)}). See `ray status` there; one "
             "guarded by a token wants RAY_AUTH_MODE=token. Or leave --on out, and this machine computes."
         ) from error
+    let_ctrl_c_through()  # Ray has made SIGTERM an exit of its own
     try:
         yield ray
     except ray.exceptions.RayError as error:
@@ -174,16 +176,16 @@ def workers_of(nodes: list[dict], cores: int, platform: str, machines: str) -> t
     Raises:
         MachineFault: for none.
     """
-    machine_s = [node["Resources"] for node in nodes if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
-    cores = cores or min([CORES, *(int(one["CPU"]) for one in machine_s)])
-    device = {"GPU": "GPU", "Ascend": "NPU"}.get(platform)
-    room = [min(one["CPU"] // cores, one.get(device, 0) if device else one["CPU"]) for one in machine_s]
-    count = int(sum(map(int, room)))
+    found = [node["Resources"] for node in nodes if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
+    cores = cores or min([CORES, *(int(one["CPU"]) for one in found)])
+    device = {"GPU": "GPU", "Ascend": "NPU"}.get(platform, "CPU")
+    count = sum(int(min(one["CPU"] // cores, one.get(device, 0))) for one in found)
     if not count:
-        found = ", ".join(f"{one['CPU']:g} cores" for one in machine_s) or "no machine with a core"
+        there = ", ".join(f"{one['CPU']:g} cores" for one in found) or "no machine with a core"
+        wanted = f"{cores} core(s)" + ("" if device == "CPU" else f" and one {device}")
         raise MachineFault(
-            f"--on {machines}: no room for a worker of {cores} core(s)"
-            f"{' and one ' + platform if device else ''}; there is {found}. Give fewer --threads, or add machines."
+            f"--on {machines}: no room for a worker of {wanted}; there is {there}. Give fewer --threads, or add "
+            "machines."
         )
     return cores, count
 
