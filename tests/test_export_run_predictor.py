@@ -79,10 +79,11 @@ def test_predict_draws_maps_or_says_why_not(finished, exported, toy_pictures, tm
     ("settings", "says"),
     [
         (["model.hidden=5"], "no maps: the head is not one linear layer"),
-        (["train.members=2"], "no maps: the head is not one linear layer"),
-        (
+        pytest.param(["train.members=2"], "no maps: the head is not one linear layer", marks=pytest.mark.slow),
+        pytest.param(
             ["model.backbone=null", "model.network=mlp", "model.image_size=[8, 8]"],
             "no maps: the network was trained from",
+            marks=pytest.mark.slow,
         ),
     ],
 )

@@ -140,6 +140,7 @@ def test_a_run_of_members_is_calibrated_and_exported_with_parity(tmp_path):
     np.testing.assert_allclose([[float(row[f"p_{digit}"]) for digit in range(10)] for row in rows], mean, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_members_of_a_head_on_a_backbone(tmp_path, toy_backbone):
     pictures = draw_toys(tmp_path / "toys", {"train": 8, "eval": 3}, {"green": (60, 150, 60), "red": (150, 60, 60)})
     done = call(
@@ -200,6 +201,7 @@ def test_undersampling_leaves_rows_out():
     assert resampled(x, y, QUICK, 1)[0] is x
 
 
+@pytest.mark.slow
 def test_smote_of_a_run_touches_training_rows_only(tmp_path):
     settings = ("train.calibration_folds=2",)
     plain, _ = run(tmp_path / "plain", *settings)
@@ -275,6 +277,7 @@ def test_what_is_said_of_the_average_is_said_of_the_mean_picture(bars_run):
     assert said.answers == [str(row) for row in expected.argmax(1)]
 
 
+@pytest.mark.slow
 def test_look_draws_filters_and_the_maps_of_every_block(bars_run, tmp_path):
     from PIL import Image
 
@@ -303,6 +306,7 @@ def test_look_draws_filters_and_the_maps_of_every_block(bars_run, tmp_path):
         assert done.returncode == 2 and words in done.stderr
 
 
+@pytest.mark.slow
 def test_recipes_are_compared_in_one_table(tmp_path):
     designs = CHECKOUT / "finetune" / "configs" / "designs"
     recipes = [designs / f"{name}.yaml" for name in ("members", "narrow", "plain")]

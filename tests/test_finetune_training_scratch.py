@@ -262,6 +262,7 @@ def test_a_folder_of_photographs_from_scratch(tmp_path):
     assert not (tmp_path / "runs" / "toys" / "pictures").exists()
 
 
+@pytest.mark.slow
 def test_compare_draws_a_table_and_a_figure(tmp_path):
     arguments = [*("finetune", "compare", CONFIGS / "xor_mlp.yaml", "--vary", "model.activation=tanh,sigmoid"),
                  *("--epochs", 3, "--runs_dir", tmp_path, "--seeds", "1,2")]  # fmt: skip

@@ -44,6 +44,7 @@ def rows_of(run, name):
     return (run / name).read_text(encoding="utf-8").splitlines()
 
 
+@pytest.mark.slow
 def test_two_workers_end_with_the_weights_of_one_process(tmp_path):
     """52 steps with everything in the loss that has to be counted once."""
     for name, more in (("alone", ()), ("two", ("--workers", 2))):
