@@ -69,7 +69,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     command.add_argument(
         "--allowed_loss",
         "--allowed-loss",
-        type=float,
+        type=points,
         default=1.0,
         metavar="POINTS",
         help="points of accuracy that files of less precision may lose; default: 1",
@@ -132,6 +132,16 @@ def at_least_one(text: str) -> int:
     return int(text)
 
 
+def points(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found <= 100:
+        raise argparse.ArgumentTypeError(f"{text} is no number of points from 0 to 100")
+    return found
+
+
 def port(text: str) -> int:
     if not (text.isdigit() and int(text) < 65536):
         raise argparse.ArgumentTypeError(f"{text} is not a port; ports are 0 to 65535")
@@ -172,7 +182,7 @@ def act(parsed: argparse.Namespace) -> int:
     from finetune.device import init_device
 
     if getattr(parsed, "lite_python", None):
-        os.environ[VARIABLE] = parsed.lite_python
+        os.environ[VARIABLE] = str(Path.cwd() / parsed.lite_python)  # not resolved: a venv's Python is a link
     key = read_key(parsed.enc_key_file)
     if parsed.verb == "predict":
         if parsed.model.suffix != ".onnx":  # which knows no MindSpore
@@ -188,7 +198,7 @@ def act(parsed: argparse.Namespace) -> int:
         return 0
 
     from export.parity import half_of
-    from export.verdict import cost_line, table
+    from export.verdict import cost_line, left_out, table
 
     init_device("CPU", threads=half_of(parsed.threads))
     from export import bundle
@@ -212,6 +222,9 @@ def act(parsed: argparse.Namespace) -> int:
         print(f"{parsed.run / 'export'}: compared with the trained network on {found['pictures']} evaluation pictures")
         print(table(found, parsed.run / "export"))
         print(cost_line(parsed.run / "export"))
+        for line in left_out(found):
+            print(line, file=sys.stderr)
+        return 1 if left_out(found) else 0
     return 0
 
 

@@ -101,22 +101,28 @@ def _export_run(trained, run: Path, threads: int, wanted: Wanted) -> dict:
             ckpt = Ckpt(run, suffixes, threads)
             models = write_models(trained, run, unfinished, wanted)
             write_labels(unfinished, trained.classes)
-            write_scripts(unfinished, wanted.file_formats)
+            write_scripts(unfinished, wanted.file_formats if trained.image.channels == 3 else ())
             write_manifest(unfinished, run, trained, models)  # without it the models cannot be run
             files = [unfinished / name for name in models]
             answers = ask(ckpt, files, threads, process, wanted.key)
         found = compare(run, files, answers)
-        remove_bundle(folder)
         if not found["equal"]:
+            remove_bundle(folder)
             write_json(folder / PARITY, found)
             raise InputError(
                 f"{run}: the exported model drifts from the trained network: {'; '.join(found['faults'])}."
             )
+        for name in [name for name, one in found["models"].items() if not one["equal"]]:  # of less precision
+            (unfinished / name).unlink()
+            kept = [i for i, file in enumerate(files) if file.name != name]
+            files, answers.exported[:] = [files[i] for i in kept], [answers.exported[i] for i in kept]
+            del models[name]
         if wanted.timed:
             for file in files:
                 models[file.name]["milliseconds"] = found["models"][file.name]["milliseconds"] = milliseconds(
                     file, threads, wanted.key
                 )
+        remove_bundle(folder)
         write_golden(unfinished, run, trained.image, answers, models)
         write_json(unfinished / PARITY, found)
         write_manifest(unfinished, run, trained, models)

@@ -44,11 +44,10 @@ def write_labels(folder: Path, classes: tuple[str, ...]) -> None:
 
 
 def write_scripts(folder: Path, file_formats: Sequence[str] = ()) -> None:
-    """What needs Python, and of the programs in other languages those that run one of the formats."""
+    """What needs Python, and of the programs in other languages, which know colour only, those that run a format."""
     others = {name for file_format in file_formats for name in LANGUAGES.get(file_format, ())}
-    programs = {
-        f"{name}/{path.name}": path for name in sorted(others) for path in sorted((STANDALONE / name).iterdir())
-    }
+    found = (path for name in sorted(others) for path in sorted((STANDALONE / name).iterdir()))
+    programs = {path.relative_to(STANDALONE).as_posix(): path for path in found if path.is_file()}
     for name, source in {**SCRIPTS, **programs}.items():
         (folder / name).parent.mkdir(exist_ok=True)
         text = source.read_text(encoding="utf-8").replace("from datasets.", "from ")

@@ -18,7 +18,7 @@ from export.key import encryption_facts
 from finetune.run_folder import read_json
 
 MANIFEST = "manifest.json"
-FORMAT = 2  # of the manifest; version 1 described one model file only
+FORMAT = 3  # of the manifest; version 1 described one model file only, version 2 files in float
 ANEW = "Copy the bundle again, or export the run again."
 
 SUFFIXES = {"MINDIR": ".mindir", "ONNX": ".onnx", "LITE": ".ms"}
@@ -86,7 +86,7 @@ def write_manifest(folder: Path, run: Path, trained, models: dict[str, dict]) ->
         "image": trained.image.to_dict(),
         "resize_filter": f"{trained.image.interpolation} with antialiasing, then the centre is cropped; "
         "EXIF orientation applied first",
-        "output": {"shape": [-1, len(trained.classes)], "dtype": "float32", "meaning": "probabilities (softmax)"},
+        "output": {"per_picture": len(trained.classes), "dtype": "float32", "meaning": "probabilities (softmax)"},
         "cost": cost(trained),
         "confidence": confidence_facts(run),
         "weights": trained.weights_facts(),

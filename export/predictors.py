@@ -20,7 +20,7 @@ from datasets.base import InputError
 from datasets.image import ImageSpec, batches
 from export.key import MODE, right_key
 from export.manifest import MANIFEST, check_unchanged, confidence_facts, read_manifest
-from export.standalone.lite import HOW_TO, Lite, lite_python
+from export.standalone.lite import HOW_TO, VARIABLE, Lite, lite_python
 from finetune.device import usable_cores
 
 # Else sums of int8 overflow on x86 processors without VNNI: a network of ten classes changed 15 % of its answers.
@@ -159,13 +159,18 @@ class LitePredictor(ExportedPredictor):
         super().__init__(model)
         right_key(model, self.facts, key)
         need_lite()
-        self._run = Lite(model, threads)
+        try:
+            self._run = Lite(model, threads)
+        except RuntimeError as error:
+            raise InputError(f"{model}: {error}.") from error
 
     def compute(self, batch: np.ndarray) -> np.ndarray:
         try:
             return self._run(batch)
         except RuntimeError as error:
-            raise unreadable(Path(self.name), "MindSpore Lite model", error) from error
+            raise InputError(
+                f"{self.name}: not run by MindSpore Lite: {error}. Export it again, or look at {VARIABLE}."
+            ) from error
 
 
 PREDICTORS = {".mindir": MindirPredictor, ".onnx": OnnxPredictor, ".ms": LitePredictor}

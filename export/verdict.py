@@ -115,7 +115,7 @@ def over_all(models: dict[str, dict]) -> dict:
     in_float = [one for one in each if "loss" not in one]
     names = each[0]["largest_difference"]
     return {
-        "equal": all(one["equal"] for one in each),
+        "equal": all(one["equal"] for one in in_float),
         "faults": [f"{name}: {fault}" for name, one in models.items() for fault in one["faults"]],
         "pictures": each[0]["pictures"],
         "unreadable": each[0]["unreadable"],
@@ -138,6 +138,8 @@ def table(found: dict, folder: Path) -> str:
     rows = [["", "same class", "largest difference", "accuracy", "size", *times]]
     rows.append(["CKPT", "", "", f"{100 * found['accuracy']['ckpt']:.2f} %"])
     for name, one in found["models"].items():
+        if name not in models:
+            continue
         time = models[name].get("milliseconds")
         rows.append(
             [
@@ -153,6 +155,11 @@ def table(found: dict, folder: Path) -> str:
     return "\n".join(
         "  ".join([f"{row[0]:{widths[0]}}", *(f"{cell:>{w}}" for cell, w in zip(row[1:], widths[1:]))]) for row in rows
     )
+
+
+def left_out(found: dict) -> list[str]:
+    """Files of less precision that did not get their name, and why."""
+    return [f"{name}: left out: {'; '.join(one['faults'])}" for name, one in found["models"].items() if one["faults"]]
 
 
 def cost_line(folder: Path) -> str:

@@ -57,7 +57,8 @@ def ahead_of(verb: str, config: Config) -> Iterator[list[Ahead]]:
             commands.append(Ahead("finetune", "report", "-", stdout=subprocess.DEVNULL))
         if verb == "run":
             wanted = ("--file_format", *config.export.file_format, "--input_form", *config.export.input_form)
-            wanted += ("--precision", *config.export.precision) if config.export.precision else ()
+            if config.export.precision:
+                wanted += ("--precision", *config.export.precision, "--allowed_loss", str(config.export.allowed_loss))
             commands.append(Ahead("export", "-", *wanted))
         yield [stack.enter_context(command) for command in commands]
 

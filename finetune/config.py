@@ -131,6 +131,7 @@ class ExportConfig:
     file_format: list = field(default_factory=lambda: ["MINDIR"])  # MINDIR, ONNX, LITE
     input_form: list = field(default_factory=lambda: ["tensor"])  # tensor, image
     precision: list = field(default_factory=list)  # beside float: int8 of ONNX, fp16 of LITE
+    allowed_loss: float = 1.0  # points of accuracy that those may lose
 
 
 @dataclass(frozen=True)
@@ -238,6 +239,7 @@ BOUNDS = {
     "train.tail.warmup": (0, 0.9),
     "train.tail.weight_decay": (0, None),
     "train.tail.label_smoothing": (0, 0.9),
+    "export.allowed_loss": (0, 100),
     "insight.folds": (2, 20),
     "insight.seeds": (1, 100),
 }

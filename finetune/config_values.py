@@ -145,6 +145,19 @@ def without_contradiction(config: Any) -> Any:
             "model.dropout, train.members, train.prune and resampling out, or train.head.",
         ),
         (
+            train.head != "gradient" and any((train.l1, train.weight_decay, train.label_smoothing)),
+            f"train.head {train.head} chooses its own penalty. Leave train.l1, train.weight_decay and "
+            "train.label_smoothing out.",
+        ),
+        (
+            "int8" in config.export.precision and "ONNX" not in config.export.file_format,
+            "export.precision int8 is of ONNX. Add ONNX to export.file_format.",
+        ),
+        (
+            "fp16" in config.export.precision and "LITE" not in config.export.file_format,
+            "export.precision fp16 is of LITE. Add LITE to export.file_format.",
+        ),
+        (
             train.head != "gradient" and (train.sampling, train.class_weights) != ("each", "none"),
             f"train.head {train.head} takes each row once. Leave train.sampling and train.class_weights out.",
         ),

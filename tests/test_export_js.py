@@ -59,7 +59,8 @@ def photographs(toy_pictures, tmp_path) -> list[Path]:
         found.append(tmp_path / f"{path.stem}.jpg")
         exif = Image.Exif()
         exif[274] = len(found)
-        Image.open(path).resize((60, 80)).save(found[-1], quality=95, exif=exif)  # not reduced before it is resized
+        picture = Image.open(path).resize((60, 80))  # not reduced before it is resized
+        picture.save(found[-1], quality=95, exif=exif)
     return found
 
 

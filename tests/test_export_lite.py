@@ -20,8 +20,8 @@ from export.cost import cost
 from export.manifest import model_facts
 from export.predictors import load_predictor
 from export.standalone import lite
-from export.verdict import judge
-from export.writers.lite import PACKAGE, convert_mindir
+from export.verdict import judge, left_out, table
+from export.writers.lite import convert_mindir
 from finetune.trained import load_trained
 
 MS = ["mobilenetv2.ms", "mobilenetv2_image.ms"]
@@ -154,16 +154,57 @@ def test_converter_lite_is_called_as_its_documentation_says(tmp_path):
     stand_in.write_text("#!/bin/sh\necho not supported >&2\nexit 1\n", encoding="utf-8")
     with pytest.raises(RuntimeError, match="not supported"):
         convert_mindir(tmp_path, tmp_path / "in.mindir", tmp_path / "other.ms", weight_fp16=False)
-    assert PACKAGE == "PACKAGE_ROOT_PATH"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the stand-in for converter_lite is a shell script")
+def test_the_package_is_taken_where_its_variable_is_set(finished, lite_run, lite_python, tmp_path, monkeypatch):
+    """A converter that copies a file that MindSpore Lite has made from the same network."""
+    tool = tmp_path / "package" / "tools" / "converter" / "converter" / "converter_lite"
+    tool.parent.mkdir(parents=True)
+    made = lite_run / "export" / MS[0]
+    tool.write_text(f'#!/bin/sh\ncp "{made}" "${{3#--outputFile=}}.ms"\n', encoding="utf-8")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PACKAGE_ROOT_PATH", str(tmp_path / "package"))
+    monkeypatch.setenv(lite.VARIABLE, lite_python)
+    folder = shutil.copytree(finished.folder, tmp_path / "copied")
+    assert bundle.export_run(folder, 0, bundle.Wanted(["LITE"]))["equal"]
+    tool.write_text("#!/bin/sh\necho not supported >&2\nexit 1\n", encoding="utf-8")
+    with pytest.raises(InputError, match="not supported"):
+        bundle.export_run(folder, 0, bundle.Wanted(["LITE"]))
+
+
+def test_what_lite_logs_does_not_stop_it(lite_run, lite_python, monkeypatch):
+    """A pipe holds 64 KB, and its log at this level is longer."""
+    monkeypatch.setenv(lite.VARIABLE, lite_python)
+    monkeypatch.setenv("GLOG_v", "0")
+    model = lite.Lite(lite_run / "export" / MS[0])
+    for _ in range(40):
+        assert model(np.zeros((1, 32, 32, 3), np.float32)).shape == (1, 2)
+
+
+def test_a_python_that_is_not_there_is_named(lite_run, monkeypatch):
+    monkeypatch.setenv(lite.VARIABLE, "/no/such/python")
+    with pytest.raises(InputError, match=r"/no/such/python cannot be started .* MINDSPORE_LITE_PYTHON"):
+        load_predictor(lite_run / "export" / MS[0])
 
 
 def test_int8_is_smaller_and_its_loss_is_stated(finished, tmp_path):
     folder = shutil.copytree(finished.folder, tmp_path / "copied")
-    done = call("export", folder, "--file_format", "ONNX", "--input_form", "tensor", "image", "--precision", "int8")
+    wanted = ("--file_format", "ONNX", "--input_form", "tensor", "image", "--precision", "int8", "--time")
+    done = call("export", folder, *wanted)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "multiply-adds a picture" in done.stdout and "ms, 1 thread" in done.stdout
+    facts = json.loads((folder / "export" / "manifest.json").read_text(encoding="utf-8"))
+    assert facts["cost"] == cost(load_trained(folder))
+    taken = facts["models"]["mobilenetv2.onnx"]["milliseconds"]
+    assert taken["one_thread"] > 0 and taken["all_threads"] > 0
     found = json.loads((folder / "export" / "parity.json").read_text(encoding="utf-8"))["models"]
     for name in ("mobilenetv2_int8.onnx", "mobilenetv2_image_int8.onnx"):
         assert found[name]["loss"]["points"] <= 1.0 and f"{name} " in done.stdout
+        in_float = folder / "export" / name.replace("_int8", "")
+        assert (folder / "export" / name).stat().st_size < in_float.stat().st_size
+        options = load_predictor(folder / "export" / name)._session.get_session_options()
+        assert options.get_session_config_entry("session.x64quantprecision") == "1"
         graph = onnx.load(folder / "export" / name).graph
         kinds = {node.op_type for node in graph.node}
         assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
@@ -183,7 +224,7 @@ def test_int8_needs_the_training_pictures(finished, tmp_path):
         bundle.export_run(folder, 0, bundle.Wanted(["ONNX"], precisions=["int8"]))
 
 
-def test_a_file_that_loses_too_much_does_not_get_its_name(finished, tmp_path, monkeypatch):
+def test_a_file_that_loses_too_much_does_not_get_its_name_and_the_others_do(finished, tmp_path, monkeypatch):
     from export.writers import onnx_file, onnx_int8
 
     def nonsense(trained, path, input_form, batch_size, run):
@@ -193,9 +234,12 @@ def test_a_file_that_loses_too_much_does_not_get_its_name(finished, tmp_path, mo
 
     folder = shutil.copytree(finished.folder, tmp_path / "copied")
     monkeypatch.setattr(onnx_int8, "write_int8", nonsense)
-    with pytest.raises(InputError, match=r"mobilenetv2_int8\.onnx: accuracy falls by .*--allowed_loss"):
-        bundle.export_run(folder, 0, bundle.Wanted(["ONNX"], precisions=["int8"]))
-    assert [path.name for path in (folder / "export").iterdir()] == ["parity.json"]
+    found = bundle.export_run(folder, 0, bundle.Wanted(["ONNX"], precisions=["int8"]))
+    assert found["equal"] and "accuracy falls by 50.0 points" in left_out(found)[0]
+    assert "--allowed_loss" in left_out(found)[0] and "int8" not in table(found, folder / "export")
+    files = {path.name for path in (folder / "export").iterdir()}
+    assert "mobilenetv2.onnx" in files and "mobilenetv2_int8.onnx" not in files
+    bundle.verify_bundle(folder / "export")
 
 
 def test_less_precision_is_judged_by_paired_accuracy():
@@ -249,15 +293,6 @@ def test_what_a_network_costs_is_counted_by_hand(finished):
         "multiply_adds": multiply_adds,
         "peak_activation_bytes": 4 * max(largest, (channels + 1280) * side**2),
     }
-
-
-def test_the_manifest_states_the_cost_and_with_time_the_milliseconds(finished, tmp_path):
-    folder = shutil.copytree(finished.folder, tmp_path / "copied")
-    done = call("export", folder, "--file_format", "ONNX", "--time")
-    assert done.returncode == 0 and "multiply-adds a picture" in done.stdout and "ms, 1 thread" in done.stdout
-    facts = json.loads((folder / "export" / "manifest.json").read_text(encoding="utf-8"))
-    assert facts["cost"] == cost(load_trained(folder))
-    assert all(facts["models"]["mobilenetv2.onnx"]["milliseconds"][name] > 0 for name in ("one_thread", "all_threads"))
 
 
 def test_the_layout_says_where_the_channels_are_in_every_format():

@@ -15,6 +15,7 @@ import os
 import struct
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ import numpy as np
 VARIABLE = "MINDSPORE_LITE_PYTHON"
 HOW_TO = (
     f"a Python with MindSpore Lite: python3.7 -m venv lite && lite/bin/pip install mindspore-lite==2.0.0, "
-    f"then {VARIABLE}=lite/bin/python"
+    f"then {VARIABLE}=$PWD/lite/bin/python"
 )
 
 
@@ -35,23 +36,29 @@ class Lite:
     """A .ms file as a function of one batch; raises RuntimeError where it does not run."""
 
     def __init__(self, path: Path, threads: int = 0):
+        self._process = None
         command = [lite_python(), str(Path(__file__)), "run", str(path), str(threads)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        # A pipe that nobody reads would fill up, and then it waits for ever.
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115  open as long as the process
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._said}
+        try:
+            self._process = subprocess.Popen(command, **pipes)
+        except OSError as error:
+            raise RuntimeError(f"{command[0]} cannot be started ({error.strerror}); see {VARIABLE}") from error
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         try:
             send(self._process.stdin, batch)
             return receive(self._process.stdout)
-        except (OSError, EOFError):  # it has ended
+        except (OSError, EOFError, ValueError):  # it has ended
             self._process.kill()
-            raise RuntimeError(last_line(self._process.communicate()[1])) from None
-
-    def close(self) -> None:
-        self._process.communicate()  # closes its input, which ends it
+            self._process.wait()
+            self._said.seek(0)
+            raise RuntimeError(f"{last_line(self._said.read())} (by {self._process.args[0]})") from None
 
     def __del__(self):
-        if self._process.poll() is None:
-            self.close()
+        if self._process and self._process.poll() is None:
+            self._process.communicate()  # closes its input, which ends it
 
 
 def send(pipe, array: np.ndarray) -> None:
@@ -66,7 +73,11 @@ def receive(pipe) -> np.ndarray:
     head = pipe.read(8)
     if len(head) < 8:
         raise EOFError
-    return np.load(io.BytesIO(pipe.read(*struct.unpack("<Q", head))))
+    size = struct.unpack("<Q", head)[0]
+    content = pipe.read(size)
+    if len(content) < size:
+        raise EOFError
+    return np.load(io.BytesIO(content))
 
 
 def convert_onnx(onnx: Path, path: Path, weight_fp16: bool = False) -> None:

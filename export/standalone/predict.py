@@ -83,12 +83,12 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         model, manifest = open_model(arguments.model, read_key(arguments.enc_key_file))
-    except Drift as drift:
+    except (Drift, RuntimeError) as drift:  # runtimes raise the second
         print(f"error: {drift}", file=sys.stderr)
         return 1
     try:
         rows, left_out = predict(model, manifest, arguments.paths)
-    except (OSError, MemoryError) as error:
+    except (OSError, MemoryError, RuntimeError) as error:
         print(f"error: {error or 'too little memory'}", file=sys.stderr)
         return 1
     for path, reason in left_out.items():

@@ -18,10 +18,10 @@ import numpy as np
 from datasets.base import InputError
 from datasets.image import batches, load_images
 from export.writers.onnx_file import write_onnx
-from finetune.run_folder import training_pictures
+from finetune.run_folder import PICTURES, training_pictures
 from finetune.trained import Trained
 
-PICTURES = 256  # training pictures, drawn by the seed
+MOST = 256  # training pictures, drawn by the seed
 SEED = 0
 BATCH_SIZE = 8
 OPERATIONS = ["Conv", "Clip", "Add", "GlobalAveragePool", "Flatten", "Gemm"]
@@ -50,13 +50,14 @@ class Calibration:
     """Training pictures as the graph takes them, batch by batch: what `quantize_static` calls a data reader."""
 
     def __init__(self, trained: Trained, run: Path, input_form: str, batch_size: int):
-        paths = training_pictures(run)
-        rows = np.sort(np.random.default_rng(SEED).permutation(len(paths))[:PICTURES])
-        try:
-            images, damaged = load_images([paths[row] for row in rows], trained.image)
-            images = images[[row not in damaged for row in range(len(rows))]]
-        except FileNotFoundError:  # with their folder
-            images = np.empty(0)
+        if (run / PICTURES).is_file():
+            raise InputError(
+                f"{run}: int8 is calibrated on training pictures in files, and this run had arrays of pixels: leave it out."
+            )
+        paths = [path for path in training_pictures(run) if path.is_file()]
+        rows = np.sort(np.random.default_rng(SEED).permutation(len(paths))[:MOST])
+        images, damaged = load_images([paths[row] for row in rows], trained.image)
+        images = images[[row not in damaged for row in range(len(rows))]]
         if not len(images):
             raise InputError(
                 f"{run}: int8 is calibrated on the run's training pictures, and none of them can be read. Put them "

@@ -28,6 +28,7 @@
 #include <vector>
 
 #include <jpeglib.h>  // after <cstdio>, which it needs
+#include <jerror.h>
 
 #ifdef WITH_LITE
 #include "include/api/context.h"
@@ -68,7 +69,10 @@ void on_error(j_common_ptr info) {
   std::longjmp(error->jump, 1);
 }
 
-void on_message(j_common_ptr) {}
+// Only a file that ends too early is not the picture: bytes too many, and the like, decoders pass over.
+void on_message(j_common_ptr info, int level) {
+  if (level < 0 && info->err->msg_code == JWRN_JPEG_EOF) ++info->err->num_warnings;
+}
 
 // The EXIF orientation 1..8 of an APP1 segment's bytes; 1 where it says nothing.
 int orientation_of(const uint8_t *data, size_t size) {
@@ -103,7 +107,7 @@ bool read_jpeg(const std::vector<uint8_t> &bytes, int enough, Image &image, int 
   JpegError error;
   info.err = jpeg_std_error(&error.base);
   error.base.error_exit = on_error;
-  error.base.output_message = on_message;
+  error.base.emit_message = on_message;
   if (setjmp(error.jump)) {
     wrong = error.message;
     jpeg_destroy_decompress(&info);
@@ -134,9 +138,8 @@ bool read_jpeg(const std::vector<uint8_t> &bytes, int enough, Image &image, int 
     JSAMPROW row = image.rgb.data() + size_t(info.output_scanline) * image.width * 3;
     jpeg_read_scanlines(&info, &row, 1);
   }
-  if (error.base.num_warnings > 0) {  // data are missing or damaged: what stands there now is not the picture
-    error.base.format_message(reinterpret_cast<j_common_ptr>(&info), error.message);
-    wrong = error.message;
+  if (error.base.num_warnings > 0) {
+    wrong = "it ends too early";
     jpeg_destroy_decompress(&info);
     return false;
   }

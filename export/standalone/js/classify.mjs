@@ -18,8 +18,8 @@ import { chosen, classify, prepared } from "./prepare.mjs";
 const BUNDLE = join(dirname(fileURLToPath(import.meta.url)), "..");
 
 /** The upright pixels of a picture file, over white where it is transparent. */
-async function decode(path) {
-  const file = sharp(readFileSync(path)).rotate().flatten({ background: "white" }).toColourspace("srgb");
+async function decode(content) {
+  const file = sharp(content, { ignoreIcc: true }).rotate().flatten({ background: "white" }).toColourspace("srgb");
   const { data, info } = await file.raw().toBuffer({ resolveWithObject: true });
   const rgb = info.channels === 1 ? new Uint8Array(data.length * 3).map((_, i) => data[Math.floor(i / 3)]) : data;
   return { width: info.width, height: info.height, data: rgb };
@@ -43,7 +43,7 @@ try {
 for (const path of positionals) {
   try {
     const content = readFileSync(path);
-    const pixels = prepared(await decode(path), manifest.image, content[0] === 0xff && content[1] === 0xd8);
+    const pixels = prepared(await decode(content), manifest.image, content[0] === 0xff && content[1] === 0xd8);
     const { classes, sure } = await classify(ort, session, manifest, pixels);
     const [{ name, confidence }] = classes;
     console.log(`${path}  ${name}  ${(100 * confidence).toFixed(1)} %${sure ? "" : "  not sure"}`);

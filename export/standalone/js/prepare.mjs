@@ -31,7 +31,7 @@ export function prepared(picture, spec, isJpeg) {
   const size = [small.width, small.height];
   if (isJpeg) small = reduced(small, [8, 4, 2].find((s) => Math.min(...size) / (KEPT * enough) >= s) ?? 1);
   small = reduced(small, Math.max(1, Math.floor(Math.min(small.width, small.height) / (KEPT * enough))));
-  if (Math.max(...size) > LONGEST_ASPECT * Math.min(...size)) {
+  if (!exact && Math.max(small.width, small.height) > LONGEST_ASPECT * Math.min(small.width, small.height)) {
     throw new Error(`a strip more than ${LONGEST_ASPECT} times as long as wide is not prepared here`);
   }
   const scale = enough / Math.min(...size);
@@ -40,6 +40,7 @@ export function prepared(picture, spec, isJpeg) {
   const filter = FILTERS[spec.interpolation ?? "bilinear"];
   const image = resized(small, wide, high, size[0] / factor, size[1] / factor, filter);
   const left = Math.floor((wide - width) / 2), top = Math.floor((high - height) / 2);
+  if (left < 0 || top < 0) throw new Error("the manifest's size is larger than its resize");
   const seen = new Uint8Array(height * width * 3);
   for (let y = 0; y < height; y++) {
     const from = ((y + top) * wide + left) * 3;
@@ -85,9 +86,11 @@ export function chosen(models, wanted) {
     if (models[wanted]?.file_format !== "ONNX") throw new Error(`${wanted}: no ONNX file of this bundle`);
     return wanted;
   }
-  const names = Object.keys(models).filter((name) => models[name].file_format === "ONNX" && models[name].precision === "float");
+  const fits = ({ file_format, precision, input }) =>
+    file_format === "ONNX" && precision === "float" && [-1, 1].includes(input.shape[0]);
+  const names = Object.keys(models).filter((name) => fits(models[name]));
   names.sort((a, b) => models[a].input_form.localeCompare(models[b].input_form)); // image, tensor
-  if (!names.length) throw new Error("no ONNX file in this bundle. Export it again with --file_format ONNX");
+  if (!names.length) throw new Error("no ONNX file here that takes one picture. Export it again with --file_format ONNX, without --batch_size");
   return names[0];
 }
 
