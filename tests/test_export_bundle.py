@@ -125,7 +125,7 @@ def test_the_scripts_import_numpy_pillow_and_a_runtime_only(run):
                 names.add(node.module.split(".")[0])
     standard = (
         "__future__ argparse collections contextlib csv dataclasses functools hashlib importlib io itertools json "
-        "logging os pathlib re struct subprocess sys threading time typing warnings zlib".split()
+        "logging os pathlib re struct subprocess sys tempfile threading time typing warnings zlib".split()
     )
     own, of_some = ["bundle", "decoding", "lite", "preprocessing"], ["pillow_heif", "mindspore_lite"]
     assert names.difference(standard, own, of_some) == {"numpy", "PIL", "mindspore", "onnxruntime"}

@@ -52,7 +52,7 @@ class Calibration:
     def __init__(self, trained: Trained, run: Path, input_form: str, batch_size: int):
         if (run / PICTURES).is_file():
             raise InputError(
-                f"{run}: int8 is calibrated on training pictures in files, and this run had arrays of pixels: leave it out."
+                f"{run}: int8 is calibrated on training pictures in files, and this run had arrays: leave it out."
             )
         paths = [path for path in training_pictures(run) if path.is_file()]
         rows = np.sort(np.random.default_rng(SEED).permutation(len(paths))[:MOST])
