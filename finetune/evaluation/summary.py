@@ -21,14 +21,15 @@ def summary(metrics: dict) -> str:
 
 
 def no_better_than(metrics: dict) -> str | None:
-    """A warning where training has bought nothing; None where it has."""
-    found = {key: metrics[key]["accuracy"] for key in ("majority_class", "nearest_class_mean")}
-    best = max(found, key=found.get)
-    if metrics["after"]["accuracy"] > found[best] or metrics["after"]["accuracy"] == 1:
+    """A warning where training has bought nothing; None where it has, or where the means of the classes are as good
+    within the interval: good features leave little to learn."""
+    after, majority, nearest = (metrics[key] for key in ("after", "majority_class", "nearest_class_mean"))
+    if after["accuracy"] > majority["accuracy"] and nearest["accuracy"] <= after["interval"][1]:
         return None
+    best = max(("majority_class", "nearest_class_mean"), key=lambda key: metrics[key]["accuracy"])
     return (
-        f"warning: the {learnt(metrics)} is not better than {ROWS[best]} ({100 * found[best]:.1f} %). Look at "
-        "figures/curves.png: where the loss jumps or rises, lower train.learning_rate; where it still falls, raise "
+        f"warning: the {learnt(metrics)} is not better than {ROWS[best]} ({100 * metrics[best]['accuracy']:.1f} %). Look "
+        "at figures/curves.png: where the loss jumps or rises, lower train.learning_rate; where it still falls, raise "
         "train.epochs; and look whether the labels are right."
     )
 
