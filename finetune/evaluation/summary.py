@@ -29,9 +29,9 @@ def no_better_than(metrics: dict) -> str | None:
     best = max(("majority_class", "nearest_class_mean"), key=lambda key: metrics[key]["accuracy"])
     reached = f"{ROWS[best]} ({100 * metrics[best]['accuracy']:.1f} %)"
     return (
-        f"warning: the {learnt(metrics)} is not better than {reached}. Look at figures/curves.png: where the loss jumps "
-        "or rises, lower train.learning_rate; where it still falls, raise train.epochs; and look whether the labels are "
-        "right."
+        f"warning: the {learnt(metrics)} is not better than {reached}. Look at figures/curves.png: where the loss "
+        "jumps or rises, lower train.learning_rate; where it still falls, raise train.epochs; and look whether the "
+        "labels are right."
     )
 
 
