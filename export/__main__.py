@@ -19,7 +19,7 @@ except ModuleNotFoundError as error:
     sys.exit(complaint(error))
 from datasets.console import open_console
 from finetune.__main__ import explain
-from finetune.config import CHOICES
+from finetune.config_values import CHOICES
 
 VERBS = ("run", "verify", "predict", "serve")
 

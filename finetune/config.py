@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from datasets.base import InputError
-from finetune.config_values import convert, flatten, read_yaml, without_contradiction
+from finetune.config_values import check, convert, flatten, read_yaml, without_contradiction
 
 
 @dataclass(frozen=True)
@@ -164,87 +164,6 @@ class Config:
     export: ExportConfig = field(default_factory=ExportConfig)
 
 
-OPTIMIZERS = ("sgd", "momentum", "adam", "rmsprop", "adadelta", "adagrad")
-CHOICES = {
-    "platform": ("auto", "CPU", "GPU", "Ascend"),
-    "engine": ("auto", "openvino", "mindspore"),
-    "precision": ("f32", "bf16"),
-    "data.fit": ("crop", "whole"),
-    "model.backbone": ("mobilenetv2",),
-    "model.train_from": ("head", *(f"block_{number}" for number in range(1, 19))),
-    "model.network": ("lenet5", "mlp"),
-    "model.activation": ("relu", "sigmoid", "tanh", "elu", "leaky_relu", "prelu"),
-    "model.convolution": ("plain", "shuffle", "binary"),
-    "train.head": ("gradient", "logistic", "ridge", "lda", "auto"),
-    "train.optimizer": OPTIMIZERS,
-    "train.second_optimizer": OPTIMIZERS,
-    "train.oversample": ("none", "random", "smote"),
-    "train.sampling": ("each", "balanced"),
-    "train.class_weights": ("none", "balanced"),
-    "export.file_format": ("MINDIR", "ONNX", "LITE"),
-    "export.precision": ("int8", "fp16"),
-    "export.input_form": ("tensor", "image"),
-}
-
-# Key -> (lowest, highest) allowed value; None is no bound.
-BOUNDS = {
-    "data.valid_fraction": (0, 0.9),
-    "data.eval_fraction": (0.01, 0.9),
-    "data.fraction": (0.001, 1),
-    "data.rotation": (0, None),
-    "data.size": (32, 1024),
-    "data.views_per_picture": (1, 1000),
-    "data.augment.crop": (0.01, 1),
-    "data.augment.colour": (0, 0.9),
-    "data.augment.blur": (0, 20),
-    "device_id": (0, None),
-    "threads": (0, None),
-    "workers": (1, 4096),
-    "seed": (0, 2**32 - 1),
-    "model.hidden": (0, None),
-    "model.dropout": (0, 0.95),
-    "model.image_size": (1, None),
-    "model.layers": (1, None),
-    "model.filters": (1, None),
-    "model.paddings": (0, None),
-    "model.kernel": (1, None),
-    "model.dilation": (1, None),
-    "model.groups": (2, None),
-    "model.width": (0.01, 100),
-    "model.residual": (0, 20),
-    "train.epochs": (1, None),
-    "train.batch_size": (1, None),
-    "train.learning_rate": (1e-9, None),
-    "train.second_learning_rate": (1e-9, None),
-    "train.second_part": (0.01, 0.99),
-    "train.augment.shift": (0, None),
-    "train.augment.rotate": (0, 180),
-    "train.augment.zoom": (0, 0.9),
-    "train.augment.elastic": (0, None),
-    "train.augment.smoothness": (0.1, None),
-    "train.warmup_epochs": (0, None),
-    "train.momentum": (0, 0.9999),
-    "train.weight_decay": (0, None),
-    "train.l1": (0, None),
-    "train.l2": (0, None),
-    "train.label_smoothing": (0, 0.9),
-    "train.prune": (0, 0.99),
-    "train.members": (1, 100),
-    "train.patience": (0, None),
-    "train.calibration_folds": (0, 20),
-    "train.tail.epochs": (1, None),
-    "train.tail.batch_size": (1, None),
-    "train.tail.learning_rate": (1e-9, None),
-    "train.tail.head_learning_rate": (1e-9, None),
-    "train.tail.warmup": (0, 0.9),
-    "train.tail.weight_decay": (0, None),
-    "train.tail.label_smoothing": (0, 0.9),
-    "export.allowed_loss": (0, 100),
-    "insight.folds": (2, 20),
-    "insight.seeds": (1, 100),
-}
-
-
 def load_config(yaml_path: Optional[str] = None, flags: Optional[dict[str, Any]] = None) -> Config:
     """Merge the defaults, a YAML file and flags given as {"section.key": value}.
 
@@ -289,24 +208,11 @@ def _set(values: dict, key: str, value: Any, where: str) -> None:
         raise InputError(f"{where}: unknown setting {key!r}. {hint}")
     value = convert(value, types[key], key, where)
     if value is not None:
-        _check(value, key, where)
+        check(value, key, where)
     *sections, last = key.split(".")
     for section in sections:
         values = values[section]
     values[last] = value
-
-
-def _check(value: Any, key: str, where: str) -> None:
-    choices = CHOICES.get(key)
-    low, high = BOUNDS.get(key, (None, None))
-    for one in value if isinstance(value, list) else [value]:
-        if choices and one not in choices:
-            raise InputError(f"{where}: {key} must be one of {', '.join(choices)}, found {one!r}.")
-        too_low = low is not None and not one >= low
-        too_high = high is not None and not one <= high
-        if too_low or too_high:
-            bounds = f"at least {low}" + (f" and at most {high}" if high is not None else "")
-            raise InputError(f"{where}: {key} must be {bounds}, found {one!r}.")
 
 
 def _build(cls, values: dict):

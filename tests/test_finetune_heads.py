@@ -98,7 +98,7 @@ def test_the_network_gives_what_the_head_gives(kind):
         wanted = LinearHead(x, y, 3, best.strength)(new)
     assert np.abs(chooser.predictor(new) - wanted).max() < 1e-4
     assert fitted.best_epoch == 1 and 0 <= fitted.history[0].valid_accuracy <= 1
-    with chooser.weights_kept():
+    with chooser.weights.kept():
         chooser.fit(np.arange(40), on_epoch=said.append)
         assert np.abs(chooser.predictor(new) - wanted).max() > 1e-3
     assert np.abs(chooser.predictor(new) - wanted).max() < 1e-4

@@ -173,7 +173,7 @@ def test_a_trainer_used_again_is_a_fresh_one_bit_for_bit(changes):
     trainer = Trainer(head, (x, y), valid, config, C, 1)
     trainer.fit(on_epoch=lambda line: None)
     learnt = weights_of(head)
-    with trainer.weights_kept():
+    with trainer.weights.kept():
         trainer.fit(rows, on_epoch=lambda line: None)
         assert weights_of(head) == fresh != learnt
     assert weights_of(head) == learnt

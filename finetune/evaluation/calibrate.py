@@ -59,7 +59,7 @@ def calibrate(trainer: Trainer, folds: int, resampled: bool = False) -> Confiden
         trainer.fit(rows, on_epoch=lambda line: None)
         return trainer.predictor
 
-    with trainer.weights_kept():
+    with trainer.weights.kept():
         return fit_confidence(train, (trainer.x, trainer.y), folds, trainer.seed)
 
 

@@ -9,10 +9,9 @@ ridge and lda need sums only; logistic wants the rows themselves.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import mindspore as ms
@@ -25,6 +24,7 @@ from finetune.heads.sums import ROWS_AT_ONCE, Sums, best_scale, lda, ridge
 from finetune.metrics import cross_entropy
 from finetune.training.networks import Head
 from finetune.training.predictor import Predictor
+from finetune.training.step import Values
 from finetune.training.trainer import EpochRow, Fitted, plain_view
 
 STRENGTHS = {
@@ -57,6 +57,7 @@ class HeadChooser:
         self.x, self.view_count = plain_view(self.views, len(self.y)), len(self.views) // len(self.y)
         self.class_count = class_count
         self.predictor = Predictor(network)
+        self.weights = Values([network.dense.weight, network.dense.bias])
         self.chosen: Candidate | None = None  # by the first fit
 
     def fit(self, rows: np.ndarray | None = None, on_epoch: Callable[[str], None] = print) -> Fitted:
@@ -68,8 +69,7 @@ class HeadChooser:
         solve = FROM_SUMS.get(kind)
         weights = solve(self.sums(rows), strength) if solve else self.logistic(rows, strength)
         weight, bias = (self.chosen.scale * values.astype(np.float32) for values in weights)
-        self.network.dense.weight.set_data(ms.Tensor(np.ascontiguousarray(weight.T, np.float32)))
-        self.network.dense.bias.set_data(ms.Tensor(bias.astype(np.float32)))
+        self.weights(ms.Tensor(np.ascontiguousarray(weight.T, np.float32)), ms.Tensor(bias.astype(np.float32)))
         train = judged(logits_of((weight, bias), self.x, rows), self.y[rows])
         valid_rows = np.arange(len(self.valid[1]))
         valid = judged(logits_of((weight, bias), self.valid[0], valid_rows), self.valid[1])
@@ -137,16 +137,6 @@ class HeadChooser:
         places, y = self.places(rows)
         head = LinearHead(self.views[places], y[places], self.class_count, strength)
         return head.weight, head.bias - head.mean @ head.weight
-
-    @contextlib.contextmanager
-    def weights_kept(self) -> Iterator[None]:
-        """Other fits in here leave no trace in the network."""
-        now = [parameter.asnumpy().copy() for parameter in self.network.trainable_params()]
-        try:
-            yield
-        finally:
-            for parameter, value in zip(self.network.trainable_params(), now):
-                parameter.set_data(ms.Tensor(value))
 
 
 def logits_of(weights: Weights, x, rows: np.ndarray) -> np.ndarray:

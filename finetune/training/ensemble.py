@@ -7,8 +7,7 @@ A mean of logits is a product of probabilities; a member that gives a class next
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import mindspore as ms
 import numpy as np
@@ -16,7 +15,8 @@ from mindspore import nn, ops
 
 from finetune.config import TrainConfig
 from finetune.training.predictor import Predictor
-from finetune.training.trainer import Fitted, Trainer, Values
+from finetune.training.step import Values
+from finetune.training.trainer import Fitted, Trainer
 
 LEAST = 1e-30  # of a probability, which has a logarithm
 
@@ -67,15 +67,6 @@ class EnsembleTrainer:
             found += self.trainer.weights.get()
         self.weights(*found)
         return fitted
-
-    @contextlib.contextmanager
-    def weights_kept(self) -> Iterator[None]:
-        """Other fits in here leave no trace in the network."""
-        now = self.weights.get()
-        try:
-            yield
-        finally:
-            self.weights(*now)
 
 
 def values_of(network: nn.Cell) -> tuple[ms.Tensor, ...]:

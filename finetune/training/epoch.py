@@ -30,21 +30,6 @@ def class_weights(labels: np.ndarray, class_count: int, kind: str) -> np.ndarray
     return (len(labels) / (class_count * np.maximum(counts, 1))).astype(np.float32)
 
 
-def train_epoch(
-    train_steps: TrainSteps,
-    device_x,
-    places: np.ndarray,
-    y,
-    row_weights,
-    batch_size: int,
-    steps_a_call: int,
-    share: Share = ALONE,
-) -> tuple[float, float]:
-    """The rows of `device_x` at `places` (N,) once, with labels and weights (N,). Returns (mean loss, accuracy)."""
-    loss, weight, correct = train_rows(train_steps, device_x, places, y, row_weights, batch_size, steps_a_call, share)
-    return loss / weight, correct / len(places)
-
-
 def train_rows(
     train_steps: TrainSteps,
     device_x,
@@ -55,7 +40,8 @@ def train_rows(
     steps_a_call: int,
     share: Share = ALONE,
 ) -> tuple[float, float, float]:
-    """The same. Returns the sums of the losses, of the weights and of the rows that were classified right.
+    """The rows of `device_x` at `places` (N,) once, with labels and weights (N,). Returns the sums of the losses, of
+    the weights and of the rows that were classified right.
 
     A batch of `batch_size` rows is that of all workers together; this one takes its `share` of each.
     """

@@ -1,8 +1,13 @@
-"""What is compiled of a training: the loss, its gradients and the optimizer, for one batch and for many in a row."""
+"""What is compiled of a training: the loss, its gradients and the optimizer, for one batch and for many in a row; and
+weights that are set."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Sequence
+
 import mindspore as ms
+import numpy as np
 from mindspore import nn, ops
 
 from finetune.config import TrainConfig
@@ -86,3 +91,35 @@ class TrainSteps(nn.Cell):
             correct_sum = correct_sum + correct
             s = s + 1
         return loss_sum, correct_sum
+
+
+class Values(nn.Cell):
+    """The values of some parameters, read and set. `Parameter.set_data` does not reach a compiled graph with a loop.
+
+    The values come one by one: those of a tuple would be constants of the graph, and new ones a new compilation.
+    """
+
+    def __init__(self, parameters: Sequence[ms.Parameter]):
+        super().__init__(auto_prefix=False)
+        self.parameters = ms.ParameterTuple(parameters)
+
+    def construct(self, *values):
+        for parameter, value in zip(self.parameters, values):
+            ops.assign(parameter, value)
+        return values[0]
+
+    def get(self) -> tuple[ms.Tensor, ...]:
+        return tuple(ms.Tensor(parameter.asnumpy().copy()) for parameter in self.parameters)
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """What is set in here leaves no trace."""
+        now = self.get()
+        try:
+            yield
+        finally:
+            self(*now)
+
+
+def arrays(values: Sequence[ms.Tensor]) -> tuple[np.ndarray, ...]:
+    return tuple(value.asnumpy() for value in values)

@@ -1,4 +1,4 @@
-"""Trainer.fit -> train_epoch -> TrainStep: one loop, for a head on features as for a network on pictures.
+"""Trainer.fit -> train_rows -> TrainStep: one loop, for a head on features as for a network on pictures.
 
 All rows stay on the device, or a window of them where they are many (`finetune.training.windows`); a
 step is told which rows to take. The last batch of an epoch is filled up with rows of weight 0, so that
@@ -8,27 +8,26 @@ than the way from Python to the graph and back. A second optimizer is a second p
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 
 import mindspore as ms
 import numpy as np
-from mindspore import nn, ops
+from mindspore import nn
 
 from datasets.base import InputError
 from finetune.config import TrainConfig
 from finetune.features import augment
 from finetune.storage.rows import StoredRows
-from finetune.training.epoch import class_weights, draw_order, judge, train_epoch
+from finetune.training.epoch import class_weights, draw_order, judge, train_rows
 from finetune.training.networks import part_dropout
 from finetune.training.optimizers import learning_rates, make_optimizer, phases
 from finetune.training.predictor import Predictor
 from finetune.training.prune import Pruning
-from finetune.training.step import TrainStep, TrainSteps
+from finetune.training.step import TrainStep, TrainSteps, Values, arrays
 from finetune.training.unfinished import State, Unfinished
 from finetune.training.windows import Windows
 from finetune.workers.share import ALONE, Share
@@ -170,10 +169,11 @@ class Trainer:
             self.network.set_train(True)
             drawn = places, self.y[order], row_weights[order]
             if self.windows:
-                loss, accuracy = self.windows.train_epoch(phase.train_steps, *drawn)
+                sums = self.windows.train_rows(phase.train_steps, *drawn)
             else:
                 how = self.batch_size, self.steps_a_call, self.share
-                loss, accuracy = train_epoch(phase.train_steps, self.device_x, *drawn, *how)
+                sums = train_rows(phase.train_steps, self.device_x, *drawn, *how)
+            loss, accuracy = sums[0] / sums[1], sums[2] / len(order)
             self.network.set_train(False)
             valid_loss, valid_accuracy = judge(self.predictor, *self.valid, self.share)
             seconds = time.perf_counter() - started
@@ -227,15 +227,6 @@ class Trainer:
                 epoch += 1
                 yield phase, epoch, float(rates[last_step])
 
-    @contextlib.contextmanager
-    def weights_kept(self) -> Iterator[None]:
-        """Other fits in here leave no trace in the network."""
-        now = self.weights.get()
-        try:
-            yield
-        finally:
-            self.weights(*now)
-
 
 def plain_view(x: np.ndarray | StoredRows, count: int) -> np.ndarray | StoredRows:
     return x.part(np.arange(count)) if isinstance(x, StoredRows) else x[:count]
@@ -269,29 +260,6 @@ class Phase:
         padded[: len(rates)] = rates
         self.state(*self.start[:-1], ms.Tensor(padded))
         return rates
-
-
-class Values(nn.Cell):
-    """The values of some parameters, read and set. `Parameter.set_data` does not reach a compiled graph with a loop.
-
-    The values come one by one: those of a tuple would be constants of the graph, and new ones a new compilation.
-    """
-
-    def __init__(self, parameters: Sequence[ms.Parameter]):
-        super().__init__(auto_prefix=False)
-        self.parameters = ms.ParameterTuple(parameters)
-
-    def construct(self, *values):
-        for parameter, value in zip(self.parameters, values):
-            ops.assign(parameter, value)
-        return values[0]
-
-    def get(self) -> tuple[ms.Tensor, ...]:
-        return tuple(ms.Tensor(parameter.asnumpy().copy()) for parameter in self.parameters)
-
-
-def arrays(values: Sequence[ms.Tensor]) -> tuple[np.ndarray, ...]:
-    return tuple(value.asnumpy() for value in values)
 
 
 def lower_what(config: TrainConfig) -> str:

@@ -39,8 +39,8 @@ class Windows:
             rng.shuffle(order[start : start + self.rows])
         return order
 
-    def train_epoch(self, train_steps: TrainSteps, places: np.ndarray, y, row_weights) -> tuple[float, float]:
-        """As `finetune.training.epoch.train_epoch`."""
+    def train_rows(self, train_steps: TrainSteps, places: np.ndarray, y, row_weights) -> tuple[float, float, float]:
+        """As `finetune.training.epoch.train_rows`, of rows on the disk."""
         windows = [slice(start, start + self.rows) for start in range(0, len(places), self.rows)]
         sums = np.zeros(3)
         with ThreadPoolExecutor(1) as reader:
@@ -54,8 +54,7 @@ class Windows:
                     *(train_steps, x, np.arange(count), y[window], row_weights[window]),
                     *(self.batch_size, self.steps_a_call, self.share),
                 )
-        loss, weight, correct = sums.tolist()
-        return loss / weight, correct / len(places)
+        return tuple(sums.tolist())
 
     def read(self, places: np.ndarray) -> np.ndarray:
         """(rows of a window, ...): always as many, because another shape would be another graph."""
