@@ -53,7 +53,7 @@ def show(
                 seen = predictor.look(images[good])
                 for i, row in enumerate(good):
                     p = seen.probabilities[i]
-                    extra = {} if seen.novelty is None else novelty_of(seen.novelty[i], predictor.novelty.threshold)
+                    extra = {} if seen.novelty is None else predictor.novelty.columns(seen.novelty[i])
                     extra |= {"map": drawn.draw(chunk[row], seen.maps[i], p.argmax())} if drawn else {}
                     rows.append(_row(chunk[row], predictor.classes, p, predictor.confidence, extra))
             progress.update(len(chunk))
@@ -80,31 +80,32 @@ def open_model(model: Path, key: bytes | None):
     return load_predictor(model, key=key)
 
 
-def novelty_of(distance: float, threshold: float) -> dict:
-    return {"unlike": "yes" if distance > threshold else "no", "novelty": f"{distance:.6f}"}
-
-
 class MapFiles:
     """Class maps as PNG files in a folder, named after the pictures; no two of one name, and no picture is replaced."""
 
     def __init__(self, folder: Path, pictures: list[Path], image):
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.image = folder, image
-        self.taken = {picture.resolve() for picture in pictures}
+        self.taken = {as_one_name(picture) for picture in pictures}
 
     def draw(self, picture: Path, maps: np.ndarray, label: int) -> str:
         """The name of the file."""
         from export.draw_map import draw_map
 
-        stem, number = os.fsdecode(os.fsencode(picture.stem)[:STEM_BYTES]), 1
-        while (target := self.folder / f"{stem}_map{number if number > 1 else ''}.png").resolve() in self.taken:
+        stem, number = os.fsencode(picture.stem)[:STEM_BYTES].decode(errors="ignore"), 1
+        while as_one_name(target := self.folder / f"{stem}_map{number if number > 1 else ''}.png") in self.taken:
             number += 1
-        self.taken.add(target.resolve())
+        self.taken.add(as_one_name(target))
         try:
             draw_map(picture, maps, label, self.image, target)
         except DamagedPicture:  # gone since it was looked at
             return ""
         return target.name
+
+
+def as_one_name(path: Path) -> str:
+    """Equal for names that are one file where case does not count."""
+    return str(path.resolve()).casefold()
 
 
 def check_place(csv_path: Path | None, pictures: list[Path]) -> None:

@@ -76,13 +76,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         command.add_argument("--recipe", metavar="NAME", help="one of finetune/configs by its name, as best")
         add_settings(command, RUN_FLAGS + FEATURE_FLAGS + DEVICE_FLAGS)
         add_settings(command, MANY_FLAGS)
-        if verb != "features":
-            command.add_argument(
-                *("--run_distribute", "--run-distribute"),
-                choices=("true", "false"),
-                default="false",
-                help="true: this is one of the processes that msrun has started",
-            )
+        command.add_argument(
+            *("--run_distribute", "--run-distribute"),
+            choices=("true", "false") if verb != "features" else ("false",),
+            default="false",
+            help="true: this is one of the processes that msrun has started",
+        )
         command.add_argument("--exist_ok", "--exist-ok", action="store_true", help="write into an existing run folder")
         command.add_argument(
             "--set",

@@ -172,6 +172,7 @@ def without_contradiction(config: Any) -> Any:
         InputError: they do not.
     """
     model, train = config.model, config.train
+    batch = train.batch_size if model.cut is None else train.tail.batch_size
     of_head = [name for name in ("prune", "oversample", "undersample", "members")
                if getattr(train, name) != getattr(type(train), name)]  # fmt: skip
     scratch, convolution = model.backbone is None, model.convolution
@@ -210,9 +211,14 @@ def without_contradiction(config: Any) -> Any:
             "--workers out, or train a network from scratch (--set model.backbone=null).",
         ),
         (
-            config.workers > (train.batch_size or config.workers),
-            f"workers {config.workers} would share batches of {train.batch_size} rows. Use fewer --workers, or a "
-            "larger train.batch_size.",
+            config.workers > (batch or config.workers),
+            f"workers {config.workers} would share batches of {batch} rows. Use fewer --workers, or a larger "
+            f"{'train.batch_size' if model.cut is None else 'train.tail.batch_size'}.",
+        ),
+        (
+            config.workers > 1 and convolution == "binary",
+            "workers and model.convolution binary: the gradient of a sign looks at the whole batch, and a worker has a "
+            "part of it. Leave one of them out.",
         ),
         (
             train.prune and train.epochs < 2,

@@ -58,6 +58,11 @@ def test_maps_are_named_after_pictures_and_replace_none(tmp_path):
     files = MapFiles(tmp_path, pictures, spec)
     names = [files.draw(picture, np.ones((2, 1, 1)), 0) for picture in pictures]
     assert names == ["a_map2.png", "a_map_map.png", "a_map3.png"]
+    (tmp_path / "one").mkdir()
+    Image.new("RGB", (40, 40)).save(tmp_path / "one" / "A.png")
+    assert (
+        files.draw(tmp_path / "one" / "A.png", np.ones((2, 1, 1)), 0) == "A_map4.png"
+    )  # case does not count everywhere
     assert [picture.read_bytes() for picture in pictures] == before
     pictures[0].unlink()
     assert files.draw(pictures[0], np.ones((2, 1, 1)), 0) == ""

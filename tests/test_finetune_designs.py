@@ -330,3 +330,10 @@ def test_recipes_are_compared_in_one_table(tmp_path):
     assert done.returncode == 2 and "two or more" in done.stderr
     done = call("finetune", "compare", recipes[0])
     assert done.returncode == 2 and "--vary" in done.stderr
+
+
+def test_members_cost_what_each_of_them_costs():
+    heads = [Head(8, 3, seed=seed) for seed in range(2)]
+    alone, both = cost(heads[0]), cost(Ensemble(heads))
+    assert alone["multiply_adds"] == 24 and both["multiply_adds"] == 48
+    assert both["parameters"] == 2 * alone["parameters"]

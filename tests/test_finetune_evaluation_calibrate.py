@@ -2,13 +2,14 @@ import numpy as np
 import pytest
 
 from finetune.evaluation.calibrate import (
-    deal,
+    calibrate,
     fit_confidence,
     fit_on_validation,
     fit_temperature,
     fit_threshold,
     temper,
 )
+from finetune.heads.folds import deal
 from finetune.metrics import calibration_error, cross_entropy
 
 
@@ -92,3 +93,14 @@ def test_a_few_validation_rows_that_are_all_right_are_no_reason_to_be_sure():
     many, labels = overconfident()
     assert fit_on_validation(many, labels).temperature == pytest.approx(fit_temperature(many, labels), rel=0.05)
     assert fit_on_validation(many[:0], labels[:0]) is None
+
+
+def test_resampled_rows_without_validation_rows_have_no_confidence():
+    class Trained:
+        valid = np.empty((0, 4), np.float32), np.empty(0, np.int32)
+
+        @staticmethod
+        def predictor(x):
+            raise AssertionError("nothing to predict")
+
+    assert calibrate(Trained, 3, resampled=True) is None

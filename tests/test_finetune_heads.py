@@ -165,6 +165,10 @@ def test_a_run_with_a_chosen_head_exports(toy_pictures, toy_backbone, tmp_path):
         {"train.head": "ridge", "model.backbone": None},
         {"train.head": "ridge", "train.class_weights": "balanced"},
         {"model.backbone": None, "data.size": 288},
+        {"train.head": "lda", "train.label_smoothing": 0.1},
+        {"export.precision": ["int8"]},
+        {"model.backbone": None, "model.convolution": "binary", "workers": 2},
+        {"model.train_from": "block_15", "train.tail.batch_size": 8, "workers": 9},
     ],
 )
 def test_what_makes_no_sense_together_is_refused(flags):

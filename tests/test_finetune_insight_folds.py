@@ -11,8 +11,8 @@ from scipy.stats import binomtest
 from datasets.base import InputError
 from finetune.__main__ import main
 from finetune.config import TrainConfig
-from finetune.evaluation.calibrate import deal
 from finetune.evaluation.significance import difference
+from finetune.heads.folds import deal
 from finetune.heads.logistic import LinearHead
 from finetune.insight.folds import cross_validate, deal_groups, design_effect
 from finetune.insight.two_runs import in_words

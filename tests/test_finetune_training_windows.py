@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 import finetune.storage.rows
+from datasets.base import InputError
 from finetune.config import TrainConfig
 from finetune.evaluation.calibrate import calibrate
 from finetune.evaluation.evaluate import evaluate
+from finetune.features.resample import resampled
 from finetune.metrics import nearest_class_mean
 from finetune.storage.chunk import KEY
 from finetune.storage.rows import StoredRows, held
@@ -95,6 +97,26 @@ def test_one_graph_serves_all_windows_and_one_seed_gives_the_same_bytes(stored, 
         assert len(trainer.phases[0].train_steps.compile_cache) == 1
         weights.append([parameter.asnumpy().tobytes() for parameter in trainer.network.get_parameters()])
     assert weights[0] == weights[1]
+
+
+def test_where_rows_lie_on_the_disk_does_not_change_the_order(stored, tmp_path):
+    """The same rows in chunks that were written the other way round, and merged."""
+    other = FeatureStore(tmp_path / "other", {})
+    keys = stored.keys.tolist()
+    for start in range(N - 50, -50, -50):
+        other.write_chunk(keys[start : start + 50], stored[start : start + 50])
+    other.merge()
+    moved = StoredRows(other, stored.keys)
+    assert not np.array_equal(moved.row, stored.row)
+    orders = [Windows(x, 8, 4).draw_order(np.arange(N), np.random.default_rng(1)) for x in (stored, moved)]
+    assert np.array_equal(*orders)
+
+
+def test_resampling_of_rows_on_the_disk_is_refused(stored, data):
+    for settings in ({"oversample": "random"}, {"undersample": True}):
+        with pytest.raises(InputError, match="class_weights=balanced"):
+            resampled(stored, data[1], replace(CONFIG, **settings), 1)
+    assert resampled(stored, data[1], CONFIG, 1)[0] is stored
 
 
 def test_views_of_stored_rows(stored, data):

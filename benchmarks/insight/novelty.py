@@ -24,8 +24,8 @@ from PIL import Image
 from datasets.load import load
 from finetune.config import load_config
 from finetune.device import init_device
-from finetune.evaluation.calibrate import deal
 from finetune.features.groups import numbered
+from finetune.heads.folds import deal
 from finetune.insight.novelty import fit_novelty, unit, upper_bound
 
 LIMIT, FOLDS = 300, 5

@@ -72,7 +72,7 @@ class Data:
 
     def __init__(self, config, device, folds: int):
         from datasets.base import Split
-        from finetune.evaluation.calibrate import deal
+        from finetune.heads.folds import deal
         from finetune.run import load_inputs, on_backbone
 
         self.device = device

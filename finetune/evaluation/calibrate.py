@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from finetune.heads.folds import deal
 from finetune.metrics import calibration_error, cross_entropy
 from finetune.storage.rows import held
 
@@ -53,7 +54,8 @@ def calibrate(trainer: Trainer, folds: int, resampled: bool = False) -> Confiden
     """
 
     if resampled:
-        return fit_on_validation(trainer.predictor(trainer.valid[0]), trainer.valid[1]) if folds else None
+        x, y = trainer.valid
+        return fit_on_validation(trainer.predictor(x), y) if folds and len(y) else None
 
     def train(rows: np.ndarray) -> Callable:
         trainer.fit(rows, on_epoch=lambda line: None)
@@ -107,15 +109,6 @@ def in_words(confidence: Confidence | None) -> str:
         f'"not sure"; {held_out} {100 * confidence.answered:.1f} % are answered, '
         f"{100 * confidence.accuracy_answered:.1f} % of them right"
     )
-
-
-def deal(y: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """int (N,): the fold of each row. The rows of a class are dealt out one by one, in random order."""
-    order = np.random.default_rng(seed).permutation(len(y))
-    order = order[np.argsort(y[order], kind="stable")]
-    fold = np.empty(len(y), int)
-    fold[order] = np.arange(len(y)) % folds
-    return fold
 
 
 def out_of_fold(train: Train, x: np.ndarray, y: np.ndarray, fold: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from datasets.base import InputError
 from finetune.config import TrainConfig
 
 NEIGHBOURS = 5  # as in the paper
@@ -18,7 +19,15 @@ def resampled(x: np.ndarray, y: np.ndarray, config: TrainConfig, seed: int) -> t
     """x (N, ...) and y (N,) of the training rows, as train.oversample and train.undersample say.
 
     The given rows come first, as they are, or the chosen of them in their order.
+
+    Raises:
+        InputError: the rows are so many that they stay on the disk.
     """
+    if not isinstance(x, np.ndarray) and config.resamples:
+        raise InputError(
+            "train.oversample and train.undersample hold all training rows in memory, and these are too many. Use "
+            "train.class_weights=balanced or train.sampling=balanced."
+        )
     rng = np.random.default_rng([seed, 3])
     counts = np.bincount(y)
     present = np.flatnonzero(counts)

@@ -19,6 +19,7 @@ import numpy as np
 
 from datasets.base import InputError
 from finetune.config import TrainConfig
+from finetune.heads.folds import deal
 from finetune.heads.logistic import LinearHead, softmax
 from finetune.heads.sums import ROWS_AT_ONCE, Sums, best_scale, lda, ridge
 from finetune.metrics import cross_entropy
@@ -85,7 +86,7 @@ class HeadChooser:
             if kinds == ["logistic"]:
                 raise InputError("train.head logistic: the rows are too many for memory. Use ridge, lda or auto.")
             kinds.remove("logistic")
-        fold = self.folds()
+        fold = deal(self.y, FOLDS, self.seed)
         parts = [self.sums(np.flatnonzero(fold == number)) for number in range(FOLDS)]
         everything = sum(parts[1:], parts[0])
         found = [
@@ -115,14 +116,6 @@ class HeadChooser:
         scale = best_scale(scores, self.y) if kind in FROM_SUMS else 1.0
         loss, accuracy = judged(scale * scores, self.y)
         return Candidate(kind, strength, accuracy, loss, scale)
-
-    def folds(self) -> np.ndarray:
-        """int (N,). The rows of a class are dealt out one by one, in random order."""
-        order = np.random.default_rng(self.seed).permutation(len(self.y))
-        order = order[np.argsort(self.y[order], kind="stable")]
-        fold = np.empty(len(self.y), int)
-        fold[order] = np.arange(len(self.y)) % FOLDS
-        return fold
 
     def places(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(those of all views of the rows, their classes by place)."""

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from finetune.evaluation.calibrate import deal
+from finetune.heads.folds import deal
 from finetune.heads.logistic import LinearHead
 from finetune.metrics import wilson_interval
 

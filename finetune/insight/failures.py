@@ -2,7 +2,8 @@
 
 The same of out-of-fold answers, which are many, and of a finished run's own on its evaluation pictures. A slice is
 compared with the rest by Fisher's exact test, and said to differ where p is below CHANCE divided by the number of
-slices that are looked at (Bonferroni): else one of six would be named for nothing in every fourth report.
+slices that are looked at, of each kind of answers (Bonferroni): else one of six would be named for nothing in every
+fourth report.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from datasets.base import InputError
 from datasets.files import read_csv
 from finetune.evaluation.significance import CHANCE
 from finetune.metrics import fisher_exact, summarise, wilson_interval
@@ -74,21 +76,28 @@ def read_answers(run: Path, classes: Sequence[str]) -> Answers | None:
         return None
     columns = {"path": str, "true": str, **{f"p_{name}": float for name in classes}}
     rows = read_csv(run / "predictions.csv", columns, again(run))
+    if unknown := {row["true"] for row in rows} - set(classes):
+        place = run / "predictions.csv"
+        raise InputError(f"{place}: names a class {unknown.pop()!r} that the run does not have. {again(run)}")
     y = np.array([classes.index(row["true"]) for row in rows])
     return Answers([row["path"] for row in rows], y, np.array([[row[f"p_{name}"] for name in classes] for row in rows]))
 
 
-def failures(answers: Answers, slices: Mapping[str, np.ndarray], classes: Sequence[str]) -> dict:
-    """For insight.json. `slices`: bool (N,) each."""
+def failures(
+    answers: Answers, slices: Mapping[str, np.ndarray], classes: Sequence[str], known: np.ndarray | None = None
+) -> dict:
+    """For insight.json. `slices`: bool (N,) each, of the pictures that are `known`, bool (N,); the others are gone."""
     found = summarise(answers.probabilities, answers.y, tuple(classes))
     right = answers.predicted == answers.y
+    known = np.ones(len(right), bool) if known is None else known
+    slices = {name: there[known] for name, there in slices.items()}
     return {
         "pictures": len(right),
         "accuracy": found["accuracy"],
         "interval": found["interval"],
         "per_class": found["per_class"],
         "confused": confused(answers, classes),
-        "slices": [{**one.to_dict(), "words": one.in_words()} for one in compared(right, slices)],
+        "slices": [{**one.to_dict(), "words": one.in_words()} for one in compared(right[known], slices)],
         "wrong": int((~right).sum()),
         "surest": surest(answers, classes)[:FIRST],
     }

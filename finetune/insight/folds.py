@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from finetune.evaluation.calibrate import deal
+from finetune.heads.folds import deal
 from finetune.heads.logistic import LinearHead
 from finetune.metrics import majority_class, nearest_class_mean, wilson_interval
 

@@ -36,6 +36,10 @@ class Novelty:
         """Distances (n,) of feature rows x (n, D) from the nearest training row."""
         return nearest(unit(x), self.rows)
 
+    def columns(self, distance: float) -> dict[str, str]:
+        """What a table says of a picture."""
+        return {"unlike": "yes" if distance > self.threshold else "no", "novelty": f"{distance:.6f}"}
+
     def save(self, run: Path) -> None:
         arrays = {"rows": self.rows.astype(np.float16), "threshold": np.float64(self.threshold)}
         replace_file(run / FILE, lambda file: np.savez(file, **arrays))

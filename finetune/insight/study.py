@@ -127,8 +127,8 @@ def look_at_failures(rows: Rows, answers: dict[str, Answers], folder: Path) -> d
     found = {}
     for kind, its in answers.items():
         places = np.array([row_of.get(name, -1) for name in its.names])  # -1: gone since the run
-        there = {name: inside[places] & (places >= 0) for name, inside in slices.items()}
-        found[kind] = failures(its, there, rows.classes)
+        there = {name: inside[places] for name, inside in slices.items()}
+        found[kind] = failures(its, there, rows.classes, known=places >= 0)
         for one in found[kind]["slices"]:
             if one["differs"]:
                 log.warning("insight: %s, %s", WHOSE[kind], one["words"])

@@ -86,8 +86,7 @@ def ranked(
     novelty_rank = np.empty(len(order), int)
     novelty_rank[np.argsort(-distances, kind="stable")] = np.arange(1, len(order) + 1)
     for line, distance, place in zip(lines, distances, novelty_rank.tolist()):
-        unlike = "yes" if distance > novelty.threshold else "no"
-        line |= {"unlike": unlike, "novelty": f"{distance:.6f}", "novelty_rank": place}
+        line |= {**novelty.columns(distance), "novelty_rank": place}
     return lines
 
 

@@ -39,6 +39,7 @@ STAT = np.dtype("S40")  # see `packed`; compares by memcmp
 RECORD = np.dtype([("stat", STAT), ("sha256", "V32"), ("day", "<u4")])  # day since 1970 when it was seen last
 EARLIER = np.dtype([("stat", "V40"), ("sha256", "V32")])  # in no order
 DAY_NS = 24 * 3600 * 10**9
+NOTED_DAYS = 30  # so old is the note that a file was seen before it is written anew for that alone
 
 
 def hash_files(paths: Sequence[Path], cache_dir: Path, threads: int) -> tuple[list, dict]:
@@ -120,9 +121,10 @@ class Memory:
     def write(self) -> None:
         """A copy that another run wrote meanwhile is replaced: its files are read once more, no harm done. So they are
         where the cache is read-only."""
-        if not self.learnt:
-            return
         today = time.time_ns() // DAY_NS
+        old = self.known["day"][self.seen] + NOTED_DAYS < today
+        if not self.learnt and not old.any():
+            return
         records = np.array(self.known)
         records["day"][self.seen] = today
         learnt = np.array([(*pair, today) for pair in self.learnt], RECORD)

@@ -98,7 +98,8 @@ class FeatureStore:
     def drop(self, names: set[str], keys: np.ndarray, error: object) -> None:
         """Forget rows of these chunks that were changed on the disk; keys S32, sorted. A chunk that is not merged
         yet is small, and goes as a whole."""
-        with contextlib.suppress(OSError), one_at_a_time(self.folder / LOCK):  # a read-only cache stays as it is
+        # A read-only cache stays as it is; so does one on a file system without locks.
+        with contextlib.suppress(OSError, NotImplementedError), one_at_a_time(self.folder / LOCK):
             index = self.read_index()
             merged = {*index.names[: index.merged_count]}
             for name in sorted(names - merged):

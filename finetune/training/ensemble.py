@@ -28,7 +28,8 @@ class Ensemble(nn.Cell):
         super().__init__()
         self.members = nn.CellList(members)
         self.softmax = nn.Softmax(axis=-1)
-        self.multiply_adds = sum(getattr(member, "multiply_adds", 0) for member in members)
+        if all(hasattr(member, "multiply_adds") for member in members):  # not of heads, which have as many as weights
+            self.multiply_adds = sum(member.multiply_adds for member in members)
 
     def construct(self, x):
         total = 0
@@ -45,7 +46,8 @@ def assembled(make: Callable[[int], nn.Cell], seed: int, count: int) -> nn.Cell:
 class EnsembleTrainer:
     """A `Trainer` for an ensemble: its members learn one after the other, each as it would alone.
 
-    Only the first has a graph that is compiled; the others lend it their weights.
+    Only the first has a graph that is compiled; the others lend it their weights. With dropout they also share its
+    generator, which goes on from one to the next.
     """
 
     def __init__(self, network: Ensemble, train, valid, config: TrainConfig, class_count: int, seed: int, **how):

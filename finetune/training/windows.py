@@ -30,11 +30,12 @@ class Windows:
         self.rows = a_call * max(1, WINDOW_BYTES * len(x) // x.nbytes // a_call)
 
     def draw_order(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """The rows (n,) of an epoch, each once."""
-        on_disk = rows[np.lexsort((self.x.row[rows], self.x.chunk[rows]))]
+        """The rows (n,) of an epoch, each once. Blocks are of neighbours by number, which lie together on the disk or
+        nearly so; where they lie would change with each merge, and with it what a seed gives."""
+        in_order = np.sort(rows)
         count = -(-len(rows) // BLOCK_ROWS)
         order = np.arange(count * BLOCK_ROWS).reshape(count, BLOCK_ROWS)[rng.permutation(count)].ravel()
-        order = on_disk[order[order < len(rows)]]
+        order = in_order[order[order < len(rows)]]
         for start in range(0, len(order), self.rows):
             rng.shuffle(order[start : start + self.rows])
         return order
