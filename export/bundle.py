@@ -208,6 +208,8 @@ def verify(path: Path, threads: int, key_file: Path | None = None) -> dict | Non
         return None
     folder = path / "export"
     read_json(path, f"export/{MANIFEST}")
+    if any(facts["file_format"] == "LITE" for facts in read_manifest(folder)["models"].values()):
+        need_lite()  # before anything is said: all files are compared, or none
     verify_bundle(folder, key_file)
     models = [folder / name for name in read_manifest(folder)["models"]]
     with fresh_process(threads) as process:

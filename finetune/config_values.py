@@ -208,7 +208,7 @@ def without_contradiction(config: Any) -> Any:
         (
             config.workers > 1 and not scratch and model.cut is None,
             f"workers {config.workers}: a head on cached features trains in a second and needs no workers. Leave "
-            "--workers out, or train a network from scratch (--set model.backbone=null).",
+            "--workers out, train the last blocks (--recipe best), or from scratch (--set model.backbone=null).",
         ),
         (
             config.workers > (batch or config.workers),
@@ -240,13 +240,18 @@ def without_contradiction(config: Any) -> Any:
             f"{config.data.views_per_picture}. Set it to 1.",
         ),
         (
-            train.head != "gradient" and (scratch or model.hidden or model.dropout or of_head),
+            train.head != "gradient" and scratch,
+            f"train.head {train.head} is of a backbone's features, and model.backbone is null. Leave train.head out.",
+        ),
+        (
+            train.head != "gradient" and (model.hidden or model.dropout or of_head),
             f"train.head {train.head}: for one linear head on a backbone's features. Leave model.hidden, "
             "model.dropout, train.members, train.prune and resampling out, or train.head.",
         ),
         (
-            train.head != "gradient" and any((train.l1, train.weight_decay, train.label_smoothing)),
-            f"train.head {train.head} chooses its own penalty. Leave train.l1, train.weight_decay and "
+            train.head != "gradient"
+            and (train.l1 or train.weight_decay or train.label_smoothing or train.l2 != type(train).l2),
+            f"train.head {train.head} chooses its own penalty. Leave train.l1, train.l2, train.weight_decay and "
             "train.label_smoothing out.",
         ),
         (

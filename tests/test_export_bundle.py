@@ -115,6 +115,14 @@ def test_a_bundle_verifies_and_predicts_where_the_checkout_is_not(run, alone, to
         assert np.abs(np.array(found) - wanted(images)).max() <= 1e-4, name
 
 
+def test_the_bundles_script_takes_folders_and_what_is_no_picture_is_left_out(alone, toy_pictures, tmp_path):
+    folder = shutil.copytree(toy_pictures / "eval" / "red", tmp_path / "in a folder")
+    (folder / "notes.txt").write_text("no picture", encoding="utf-8")
+    done = script(alone / "predict.py", folder, "--csv", tmp_path / "out.csv")
+    assert done.returncode == 1 and "left out: " in done.stderr and "notes.txt" in done.stderr
+    assert done.stdout.count("  red  ") == 8 and "written: " in done.stdout
+
+
 def test_the_scripts_import_numpy_pillow_and_a_runtime_only(run):
     names = set()
     for path in (run / "export").rglob("*.py"):

@@ -109,6 +109,17 @@ def test_a_bundle_with_ms_only_verifies_and_predicts_in_an_empty_place(
         assert np.abs(load_predictor(alone / name)(images) - wanted).max() <= 1e-4
 
 
+def test_members_become_one_ms_file_that_others_may_read(toy_pictures, toy_backbone, lite_python, tmp_path):
+    place = ("--runs_dir", tmp_path, "--cache_dir", tmp_path / "cache", "--name", "members", "--epochs", 2)
+    settings = ("--set", "train.members=2", "--set", "data.views=false", "--set", "train.calibration_folds=0")
+    weights = ("--dataset_path", toy_pictures, "--pretrain_ckpt", toy_backbone)
+    done = call("finetune", "train", *weights, *place, *settings)
+    assert done.returncode == 0, done.stderr
+    done = call("export", tmp_path / "members", "--file_format", "LITE", "--lite_python", lite_python)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "members" / "export" / MS[0]).stat().st_mode & 0o777 == 0o644
+
+
 def test_a_damaged_ms_file_and_a_wrong_input_are_errors_in_lites_words(lite_run, lite_python, tmp_path, monkeypatch):
     monkeypatch.setenv(lite.VARIABLE, lite_python)
     (tmp_path / "damaged.ms").write_bytes(b"damaged")

@@ -174,3 +174,23 @@ def test_a_run_with_a_chosen_head_exports(toy_pictures, toy_backbone, tmp_path):
 def test_what_makes_no_sense_together_is_refused(flags):
     with pytest.raises(InputError):
         load_config(None, flags)
+
+
+@pytest.mark.parametrize("kind", ["auto", "ridge", "lda"])
+def test_with_one_picture_of_a_class_nothing_is_chosen(kind):
+    x, y = rows()
+    few = np.concatenate([np.flatnonzero(y == c)[:count] for c, count in enumerate((4, 3, 1))])
+    chooser = HeadChooser(Head(12, 3), (x[few], y[few]), (x[:0], y[:0]), replace(TrainConfig(), head=kind), 3, seed=1)
+    said = []
+    fitted = chooser.fit(on_epoch=said.append)
+    assert len(said) == 1 and "nothing to choose by" in said[0] and chooser.chosen.accuracy is None
+    assert fitted.history[0].train_accuracy == 1
+
+
+def test_each_class_is_on_both_sides_of_each_fold():
+    x, y = rows()
+    few = np.concatenate([np.flatnonzero(y == c)[:count] for c, count in enumerate((9, 9, 2))])
+    chooser = HeadChooser(Head(12, 3), (x[few], y[few]), (x[:0], y[:0]), replace(TrainConfig(), head="lda"), 3, seed=1)
+    said = []
+    chooser.fit(on_epoch=said.append)
+    assert said[0] == "heads, 2 folds of 20 training pictures:"

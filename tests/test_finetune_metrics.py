@@ -80,5 +80,6 @@ def test_a_warning_where_training_bought_nothing_and_none_where_means_are_as_goo
 
     assert found(0.975, [0.943, 0.989], 0.5, 0.98) is None
     assert found(0.99, [0.946, 0.998], 0.5, 0.99) is None
+    assert found(1.0, wilson_interval(14, 14), 0.5, 1.0) is None
     assert "nearest class mean (90.9 %)" in found(0.136, [0.11, 0.17], 0.1, 0.909)
     assert "the most frequent class (60.0 %)" in found(0.6, [0.5, 0.7], 0.6, 0.4)

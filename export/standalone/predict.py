@@ -62,6 +62,14 @@ def predict(model: Model, manifest: dict, paths: list[Path]) -> tuple[list[dict]
     return rows, left_out
 
 
+def expand(paths: list[Path]) -> list[Path]:
+    """Files as they are, folders as all files below them."""
+    found = []
+    for path in paths:
+        found += sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    return found
+
+
 def row_of(path: Path, probabilities: np.ndarray, manifest: dict) -> dict:
     classes = manifest["classes"]
     confidence, sure = certainty(probabilities, manifest)
@@ -76,7 +84,7 @@ def row_of(path: Path, probabilities: np.ndarray, manifest: dict) -> dict:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Classify pictures with the model of this folder.")
-    parser.add_argument("paths", nargs="+", metavar="PICTURE", type=Path)
+    parser.add_argument("paths", nargs="+", metavar="PICTURE", type=Path, help="or a folder")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="also write all probabilities to this file")
     parser.add_argument("--model", metavar="FILE", help="which model file; default: the first that can be run here")
     parser.add_argument("--enc_key_file", type=Path, metavar="FILE", help="the key of an encrypted model file")
@@ -87,7 +95,7 @@ def main() -> int:
         print(f"error: {drift}", file=sys.stderr)
         return 1
     try:
-        rows, left_out = predict(model, manifest, arguments.paths)
+        rows, left_out = predict(model, manifest, expand(arguments.paths))
     except (OSError, MemoryError, RuntimeError) as error:
         print(f"error: {error or 'too little memory'}", file=sys.stderr)
         return 1
@@ -101,6 +109,7 @@ def main() -> int:
             writer = csv.DictWriter(file, fieldnames=list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
+        print(f"written: {arguments.csv}")
     return 1 if left_out else 0
 
 

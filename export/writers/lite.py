@@ -7,6 +7,7 @@ documentation, "Device-side Models Conversion"); else by the Python that has Min
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import tempfile
 from pathlib import Path
@@ -42,6 +43,7 @@ def write_lite(trained: Trained, path: Path, input_form: str, batch_size: int, w
             raise InputError(
                 f"{path.name}: {by} did not write it ({error}). Leave LITE out, or take another."
             ) from error
+    path.chmod(stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP | stat.S_IROTH)  # converters write 0400
 
 
 def convert_mindir(package: Path, mindir: Path, path: Path, weight_fp16: bool) -> None:

@@ -110,8 +110,11 @@ def shuffled(graph: Graph, layer: ChannelShuffle, x: str) -> str:
 
 
 def mean_probabilities(graph: Graph, layer: Ensemble, x: str) -> str:
-    """(B, C), of the members' probabilities."""
-    return graph.node("Mean", *(graph.node("Softmax", graph.layer(member, x), axis=-1) for member in layer.members))
+    """(B, C), of the members' probabilities; sums, because MindSpore Lite's converter knows no mean of several."""
+    total, *others = (graph.node("Softmax", graph.layer(member, x), axis=-1) for member in layer.members)
+    for other in others:
+        total = graph.node("Add", total, other)
+    return graph.node("Div", total, graph.number(len(layer.members)))
 
 
 def residual(graph: Graph, layer: Residual, x: str) -> str:

@@ -24,7 +24,8 @@ def no_better_than(metrics: dict) -> str | None:
     """A warning where training has bought nothing; None where it has, or where the means of the classes are as good
     within the interval: good features leave little to learn."""
     after, majority, nearest = (metrics[key] for key in ("after", "majority_class", "nearest_class_mean"))
-    if after["accuracy"] > majority["accuracy"] and nearest["accuracy"] <= after["interval"][1]:
+    good = after["accuracy"] > majority["accuracy"] and nearest["accuracy"] <= after["interval"][1]
+    if good or after["accuracy"] == 1:
         return None
     best = max(("majority_class", "nearest_class_mean"), key=lambda key: metrics[key]["accuracy"])
     reached = f"{ROWS[best]} ({100 * metrics[best]['accuracy']:.1f} %)"

@@ -43,8 +43,8 @@ Weights = tuple[np.ndarray, np.ndarray]  # W (D, C) and b (C,) of logits x W + b
 class Candidate:
     kind: str
     strength: float
-    accuracy: float  # out of fold
-    loss: float  # cross-entropy out of fold, in nats
+    accuracy: float | None  # out of fold
+    loss: float | None  # cross-entropy out of fold, in nats
     scale: float  # of the scores: ridge's are no logits, and those of lda are too sure of themselves
 
 
@@ -86,8 +86,13 @@ class HeadChooser:
             if kinds == ["logistic"]:
                 raise InputError("train.head logistic: the rows are too many for memory. Use ridge, lda or auto.")
             kinds.remove("logistic")
-        fold = deal(self.y, FOLDS, self.seed)
-        parts = [self.sums(np.flatnonzero(fold == number)) for number in range(FOLDS)]
+        counts = np.bincount(self.y)
+        folds = min(FOLDS, int(counts[counts > 0].min()))  # each class stands on both sides of each
+        if folds < 2:
+            say("heads: a class with one training picture leaves nothing to choose by")
+            return self.unchosen(kinds[0])
+        fold = deal(self.y, folds, self.seed)
+        parts = [self.sums(np.flatnonzero(fold == number)) for number in range(folds)]
         everything = sum(parts[1:], parts[0])
         found = [
             self.candidate(kind, strength, fold, [everything - part for part in parts])
@@ -97,16 +102,24 @@ class HeadChooser:
         most = max(one.accuracy for one in found)
         error = math.sqrt(most * (1 - most) / len(self.y))
         best = min((one for one in found if one.accuracy >= most - error), key=lambda one: one.loss)
-        say(f"heads, {FOLDS} folds of {len(self.y)} training pictures:")
+        say(f"heads, {folds} folds of {len(self.y)} training pictures:")
         for one in found:
             line = f"  {one.kind:8}  strength {one.strength:<6g}  {100 * one.accuracy:6.2f} %  loss {one.loss:.3f}"
             say(f"{line}{'  chosen' if one is best else ''}")
         return best
 
+    def unchosen(self, kind: str) -> Candidate:
+        """With a strength from the middle, and the scale that fits the rows that train."""
+        strength, everything, scale = STRENGTHS[kind][1], np.arange(len(self.y)), 1.0
+        if kind in FROM_SUMS:
+            scores = logits_of(FROM_SUMS[kind](self.sums(everything), strength), self.x, everything)
+            scale = best_scale(scores, self.y)
+        return Candidate(kind, strength, None, None, scale)
+
     def candidate(self, kind: str, strength: float, fold: np.ndarray, sums: list[Sums]) -> Candidate:
         """`sums`: of the rows that train in each fold."""
         scores = np.empty((len(self.y), self.class_count), np.float32)
-        for number in range(FOLDS):
+        for number in range(len(sums)):
             held_out = np.flatnonzero(fold == number)
             if kind in FROM_SUMS:
                 weights = FROM_SUMS[kind](sums[number], strength)
