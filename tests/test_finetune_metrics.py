@@ -74,12 +74,14 @@ def test_mcnemar_is_the_binomial_test_of_the_rows_that_differ(first, second):
 
 
 def test_a_warning_where_training_bought_nothing_and_none_where_means_are_as_good():
-    def found(after: float, interval: list[float], majority: float, nearest: float) -> str | None:
+    def found(after: float, interval: list[float], majority: float, nearest: float, **others) -> str | None:
         accuracies = {"majority_class": {"accuracy": majority}, "nearest_class_mean": {"accuracy": nearest}}
-        return no_better_than({"after": {"accuracy": after, "interval": interval}, **accuracies})
+        return no_better_than({"after": {"accuracy": after, "interval": interval}, **accuracies, **others})
 
     assert found(0.975, [0.943, 0.989], 0.5, 0.98) is None
     assert found(0.99, [0.946, 0.998], 0.5, 0.99) is None
     assert found(1.0, wilson_interval(14, 14), 0.5, 1.0) is None
     assert "nearest class mean (90.9 %)" in found(0.136, [0.11, 0.17], 0.1, 0.909)
     assert "the most frequent class (60.0 %)" in found(0.6, [0.5, 0.7], 0.6, 0.4)
+    assert "learning_rate" in found(0.6, [0.5, 0.7], 0.6, 0.4, head=None)
+    assert "learning_rate" not in found(0.6, [0.5, 0.7], 0.6, 0.4, head={"kind": "lda"})

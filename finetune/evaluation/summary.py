@@ -29,11 +29,13 @@ def no_better_than(metrics: dict) -> str | None:
         return None
     best = max(("majority_class", "nearest_class_mean"), key=lambda key: metrics[key]["accuracy"])
     reached = f"{ROWS[best]} ({100 * metrics[best]['accuracy']:.1f} %)"
-    return (
-        f"warning: the {learnt(metrics)} is not better than {reached}. Look at figures/curves.png: where the loss "
-        "jumps or rises, lower train.learning_rate; where it still falls, raise train.epochs; and look whether the "
-        "labels are right."
+    remedy = (
+        "Look at figures/curves.png: where the loss jumps or rises, lower train.learning_rate; where it still falls, "
+        "raise train.epochs; and look whether the labels are right."
     )
+    if metrics.get("head"):  # solved for: there is no rate and no epoch
+        remedy = "Look whether the labels are right, and whether more pictures would help: python -m finetune insight."
+    return f"warning: the {learnt(metrics)} is not better than {reached}. {remedy}"
 
 
 def rows_of(metrics: dict) -> dict[str, str]:
