@@ -29,7 +29,7 @@ from finetune.run_folder import MOBILENETV2, again, ckpt_path
 FILE = (
     "novelty.npz"  # in the run folder: the arrays of a `Novelty`, and the sha256 of the CKPT whose features they are of
 )
-AXES = 64  # at most
+AXES = 64  # at most: with as many, or twice as many, training pictures tell others best out of fold
 THRESHOLD = 1.0  # of novelty
 KEPT_SHARE = 0.99  # of the training rows that are not unlike the others
 FOLDS = 5
@@ -136,12 +136,12 @@ class Moments:
         return Moments(self.count - part.count, self.total - part.total, self.products - part.products)
 
 
-def gaussian(moments: Moments, x: np.ndarray) -> Novelty:
+def gaussian(moments: Moments, x: np.ndarray, most_axes: int = AXES) -> Novelty:
     """Of rows x (N, D) of length 1, whose moments are known; in units of variances."""
     width = x.shape[1]
     mean = moments.total / moments.count
     covariance = moments.products / moments.count - np.outer(mean, mean)
-    variances, axes = longest(covariance, min(AXES, width - 1, max(1, len(x) - 1)))
+    variances, axes = longest(covariance, min(most_axes, width - 1, max(1, len(x) - 1)))
     average = np.trace(covariance) / width
     share = sphere_share(covariance, average, ((x - mean.astype(np.float32)) ** 2).sum(1))
     variances = (1 - share) * variances + share * average
