@@ -18,6 +18,7 @@ from datasets.image import ImageSpec
 from export.key import right_key
 from export.manifest import ANEW, FLOAT, MANIFEST, NOVELTY, PROBABILITIES, check_unchanged, read_manifest
 from export.predictors import Seen
+from export.writers.class_maps import MAPS
 from finetune.device import init_device, let_ctrl_c_through, usable_cores, without_kernel_guard
 from finetune.insight.novelty import load_novelty
 from finetune.run_folder import ckpt_path
@@ -59,14 +60,13 @@ class OpenVinoNetwork:
         sys.modules.setdefault("openvino_telemetry", None)  # see finetune/features/engines/openvino.py
         import openvino
 
-        from export.writers.class_maps import MAPS, with_class_maps
+        from export.writers.class_maps import with_class_maps
         from export.writers.onnx_pixels import take_pixels
 
         take_pixels(model, spec, input_form)
         self.no_maps = None if with_class_maps(model) else "not_linear"
-        names = [output.name for output in model.graph.output]
-        self._places = [names.index(name) if name in names else None for name in (PROBABILITIES, NOVELTY, MAPS)]
-        self.tells_novelty = NOVELTY in names
+        self._outputs = [output.name for output in model.graph.output]
+        self.tells_novelty = NOVELTY in self._outputs
         self.workers = threads or usable_cores()
         settings = {
             "INFERENCE_PRECISION_HINT": "f32",  # not stated, it is bf16 wherever the chip has it
@@ -84,8 +84,9 @@ class OpenVinoNetwork:
     def __call__(self, images: np.ndarray) -> Seen:
         request = self._idle.get()
         try:
-            found = request.infer([images])
-            return Seen(*(None if place is None else found[place].copy() for place in self._places))
+            answer = request.infer([images])
+            found = {name: answer[place].copy() for place, name in enumerate(self._outputs)}
+            return Seen(found[PROBABILITIES], found.get(NOVELTY), None if self.no_maps else found[MAPS])
         finally:
             self._idle.put(request)
 

@@ -34,6 +34,7 @@ THRESHOLD = 1.0  # of novelty
 KEPT_SHARE = 0.99  # of the training rows that are not unlike the others
 FOLDS = 5
 LEAST_LENGTH = 1e-12  # of features
+MOST_SCALE = 1e9  # variances below 1e-9 are those of rounding
 TURNS = 8  # of the search for axes; more change nothing that can be measured
 
 log = logging.getLogger("finetune")
@@ -54,8 +55,7 @@ class Novelty:
         return np.float32(self.scale) * (d**2).sum(1) - ((d @ self.axes) ** 2).sum(1)
 
     def within(self, threshold: float) -> Novelty:
-        """The same in units of a threshold, which is 0 where all rows are equal."""
-        threshold = max(threshold, 1e-12)
+        """The same in units of a threshold."""
         axes = self.axes / np.float32(math.sqrt(threshold))
         return Novelty(self.mean, axes, self.scale / threshold)
 
@@ -105,13 +105,18 @@ def fit_novelty(x: np.ndarray, groups: np.ndarray, held_out: np.ndarray | None =
         groups: int (N,); rows of one group are never in and out of a fold at a time, as a copy is always near.
         held_out: rows (n, D) to take the threshold from instead, where features were trained on the pictures of x and
             may tell them from new ones.
+
+    Raises:
+        ValueError: nothing can be told from them: they are equal, or of one group.
     """
     x = unit(x)
     whole = Moments.of(x)
     found = gaussian(whole, x)
+    names, place = np.unique(groups, return_inverse=True)
+    if found.scale > MOST_SCALE or len(names) < 2:
+        raise ValueError("all training pictures have the same features, or are of one group")
     if held_out is not None:
         return found.within(upper_bound(found(held_out)))
-    names, place = np.unique(groups, return_inverse=True)
     fold = np.random.default_rng(seed).permutation(len(names))[place] % min(FOLDS, len(names))
     distances = np.empty(len(x), np.float32)
     for number in range(fold.max() + 1):
