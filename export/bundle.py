@@ -25,7 +25,9 @@ from export.manifest import (
     INPUT_FORMS,
     KEPT,
     MANIFEST,
+    NOVELTY,
     PRECISIONS,
+    PROBABILITIES,
     SUFFIXES,
     model_facts,
     model_name,
@@ -35,6 +37,7 @@ from export.manifest import (
 from export.parity import Ckpt, ask, compare, fresh_process
 from export.predictors import import_onnxruntime, need_lite
 from export.timing import milliseconds
+from finetune.insight.novelty import Novelty, load_novelty
 from finetune.run_folder import read_json
 
 PARITY = "parity.json"
@@ -84,12 +87,12 @@ def export_run(run: Path, threads: int, wanted: Wanted = Wanted()) -> dict:
     from finetune.trained import load_trained
 
     wanted.check()
-    trained = load_trained(run)
+    trained, novelty = load_trained(run), load_novelty(run)
     with one_at_a_time(run / LOCK):
-        return _export_run(trained, run, threads, wanted)
+        return _export_run(trained, novelty, run, threads, wanted)
 
 
-def _export_run(trained, run: Path, threads: int, wanted: Wanted) -> dict:
+def _export_run(trained, novelty: Novelty | None, run: Path, threads: int, wanted: Wanted) -> dict:
     folder = run / "export"
     unfinished = folder / "unfinished"
     folder.mkdir(exist_ok=True)
@@ -99,10 +102,10 @@ def _export_run(trained, run: Path, threads: int, wanted: Wanted) -> dict:
         with fresh_process(threads) as process:
             suffixes = [SUFFIXES[file_format] for file_format in wanted.file_formats]
             ckpt = Ckpt(run, suffixes, threads)
-            models = write_models(trained, run, unfinished, wanted)
+            models = write_models(trained, novelty, run, unfinished, wanted)
             write_labels(unfinished, trained.classes)
             write_scripts(unfinished, wanted.file_formats if trained.image.channels == 3 else ())
-            write_manifest(unfinished, run, trained, models)  # without it the models cannot be run
+            write_manifest(unfinished, run, trained, models, novelty)  # without it the models cannot be run
             files = [unfinished / name for name in models]
             answers = ask(ckpt, files, threads, process, wanted.key)
         found = compare(run, files, answers)
@@ -125,23 +128,28 @@ def _export_run(trained, run: Path, threads: int, wanted: Wanted) -> dict:
         remove_bundle(folder)
         write_golden(unfinished, run, trained.image, answers, models)
         write_json(unfinished / PARITY, found)
-        write_manifest(unfinished, run, trained, models)
+        write_manifest(unfinished, run, trained, models, novelty)
         put_in_place(unfinished, folder)
         return found
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def write_models(trained, run: Path, folder: Path, wanted: Wanted) -> dict[str, dict]:
-    """One file a format, precision and input form. Returns the manifest's facts by file name."""
+def write_models(trained, novelty: Novelty | None, run: Path, folder: Path, wanted: Wanted) -> dict[str, dict]:
+    """One file a format, precision and input form. Returns the manifest's facts by file name.
+
+    Files in float only tell novelty: features of less precision lie elsewhere than those that it was fitted to.
+    """
     models = {}
     for file_format in (name for name in SUFFIXES if name in wanted.file_formats):
         less = (name for name in wanted.precisions if PRECISIONS[name] == file_format)
         for precision in (FLOAT, *less):
             for input_form in (name for name in INPUT_FORMS if name in wanted.input_forms):
                 name = model_name(trained.name, file_format, input_form, precision)
-                write_model(trained, run, folder / name, file_format, input_form, precision, wanted)
+                told = novelty if precision == FLOAT else None
+                write_model(trained, told, run, folder / name, file_format, input_form, precision, wanted)
                 facts = model_facts(file_format, input_form, trained.image, wanted.batch_size, wanted.key)
+                facts["outputs"] = [PROBABILITIES] if told is None else [PROBABILITIES, NOVELTY]
                 if trained.backbone:
                     kept = file_format == "MINDIR" and wanted.keep_batchnorm
                     facts["batchnorm"] = KEPT if kept else FOLDED
@@ -152,16 +160,23 @@ def write_models(trained, run: Path, folder: Path, wanted: Wanted) -> dict[str, 
 
 
 def write_model(
-    trained, run: Path, path: Path, file_format: str, input_form: str, precision: str, wanted: Wanted
+    trained,
+    novelty: Novelty | None,
+    run: Path,
+    path: Path,
+    file_format: str,
+    input_form: str,
+    precision: str,
+    wanted: Wanted,
 ) -> None:
     if file_format == "MINDIR":
         from export.writers.mindir import write_mindir
 
-        write_mindir(trained, path, input_form, wanted.batch_size, wanted.key, wanted.keep_batchnorm)
+        write_mindir(trained, path, input_form, wanted.batch_size, wanted.key, wanted.keep_batchnorm, novelty)
     elif file_format == "LITE":
         from export.writers.lite import write_lite
 
-        write_lite(trained, path, input_form, wanted.batch_size or 1, weight_fp16=precision == "fp16")
+        write_lite(trained, path, input_form, wanted.batch_size or 1, precision == "fp16", novelty)
     elif precision == "int8":
         from export.writers.onnx_int8 import write_int8
 
@@ -169,7 +184,7 @@ def write_model(
     else:
         from export.writers.onnx_file import write_onnx
 
-        write_onnx(trained, path, input_form, wanted.batch_size)
+        write_onnx(trained, path, input_form, wanted.batch_size, novelty)
 
 
 def remove_bundle(folder: Path) -> None:

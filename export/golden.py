@@ -19,7 +19,7 @@ from datasets.files import write_json
 from datasets.image import ImageSpec, load_images, normalise
 from export.manifest import FLOAT
 from export.parity import Answers, evaluation_pictures, read_probabilities
-from export.verdict import TOLERANCE
+from export.verdict import NOVELTY_TOLERANCE, TOLERANCE
 
 LABELS = "labels.txt"
 PICTURES = 4
@@ -63,7 +63,10 @@ def write_golden(folder: Path, run: Path, image: ImageSpec, answers: Answers, mo
     names, classes = list(split["eval"]), split["classes"]
     rows = [row for row in telling(read_probabilities(run, classes), labels) if answers.readable[row]]
     less = {
-        name: {"tolerance": LESS_TOLERANCE, "probabilities": found[rows[:PICTURES]].astype(float).tolist()}
+        name: {
+            "tolerance": LESS_TOLERANCE,
+            "probabilities": found.probabilities[rows[:PICTURES]].astype(float).tolist(),
+        }
         for (name, facts), found in zip(models.items(), answers.exported)
         if facts["precision"] != FLOAT
     }
@@ -78,7 +81,8 @@ def write_golden(folder: Path, run: Path, image: ImageSpec, answers: Answers, mo
             file = stem + paths[row].suffix.lower()
             shutil.copyfile(paths[row], golden / file)
         images, _ = load_images([golden / file], image)
-        probabilities = answers.reference[row]
+        wanted = answers.reference[row]
+        novelty = {} if wanted.novelty is None else {"novelty": float(wanted.novelty)}
         np.save(golden / f"{stem}_image.npy", images[0])
         np.save(golden / f"{stem}_tensor.npy", normalise(images, image)[0])
         entries.append(
@@ -88,12 +92,13 @@ def write_golden(folder: Path, run: Path, image: ImageSpec, answers: Answers, mo
                 "tensor": f"{stem}_tensor.npy",
                 "from": names[row],
                 "true": classes[labels[row]],
-                "predicted": classes[probabilities.argmax()],
-                "probabilities": dict(zip(classes, probabilities.astype(float).tolist())),
+                "predicted": classes[wanted.probabilities.argmax()],
+                "probabilities": dict(zip(classes, wanted.probabilities.astype(float).tolist())),
+                **novelty,
             }
         )
-    expected = {"tolerance": max(TOLERANCE.values()), "pictures": entries, "less_precision": less}
-    write_json(golden / "expected.json", expected)
+    tolerances = {"tolerance": max(TOLERANCE.values()), "novelty_tolerance": NOVELTY_TOLERANCE}
+    write_json(golden / "expected.json", {**tolerances, "pictures": entries, "less_precision": less})
 
 
 def telling(probabilities: np.ndarray, labels: np.ndarray) -> list[int]:

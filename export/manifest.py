@@ -15,16 +15,19 @@ from datasets.files import read_json as read_json_file
 from datasets.files import write_json
 from datasets.image import ImageSpec
 from export.key import encryption_facts
+from finetune.insight.novelty import THRESHOLD
 from finetune.run_folder import read_json
 
 MANIFEST = "manifest.json"
-FORMAT = 3  # of the manifest; version 1 described one model file only, version 2 files in float
+FORMAT = 4  # of the manifest; version 1 described one model file only, version 2 files in float
+READABLE = (3, FORMAT)  # version 3 had files of one output only
 ANEW = "Copy the bundle again, or export the run again."
 
 SUFFIXES = {"MINDIR": ".mindir", "ONNX": ".onnx", "LITE": ".ms"}
 FLOAT = "float"
 PRECISIONS = {"int8": "ONNX", "fp16": "LITE"}  # less than float -> the format that is written in it
 FOLDED, KEPT = "folded", "kept"  # BatchNorm, as `models` says of each file
+PROBABILITIES, NOVELTY = "probabilities", "novelty"  # outputs of a file
 INPUT_FORMS = {"tensor": "", "image": "_image"}  # form of the input -> what it adds to the network's name
 
 
@@ -73,7 +76,26 @@ def confidence_facts(run: Path) -> dict | None:
     }
 
 
-def write_manifest(folder: Path, run: Path, trained, models: dict[str, dict]) -> None:
+def outputs_of(facts: dict) -> list[str]:
+    """What a file gives, in order. `facts`: the manifest's of this file, which version 3 said no outputs of."""
+    return facts.get("outputs", [PROBABILITIES])
+
+
+def novelty_facts(novelty) -> dict | None:
+    """What is needed to make a word of the output; `novelty`: a `finetune.insight.novelty.Novelty` or None."""
+    return novelty and {
+        "threshold": THRESHOLD,
+        "meaning": f"{NOVELTY}, float32 (B,), of the files that have it: how far the picture's features are from those "
+        "of the training pictures, squared; above the threshold it is unlike the training pictures",
+    }
+
+
+def novelty_threshold(manifest: dict, facts: dict) -> float | None:
+    """None where the file of these facts does not tell novelty."""
+    return manifest["novelty"]["threshold"] if NOVELTY in outputs_of(facts) else None
+
+
+def write_manifest(folder: Path, run: Path, trained, models: dict[str, dict], novelty=None) -> None:
     """`models`: facts by file name. It lists the files that are in the folder now."""
     from export.cost import cost  # needs MindSpore, which who only reads a manifest may not have
 
@@ -89,6 +111,7 @@ def write_manifest(folder: Path, run: Path, trained, models: dict[str, dict]) ->
         "output": {"per_picture": len(trained.classes), "dtype": "float32", "meaning": "probabilities (softmax)"},
         "cost": cost(trained),
         "confidence": confidence_facts(run),
+        "novelty": novelty_facts(novelty),
         "weights": trained.weights_facts(),
         "measured": {key: read_json(run, "metrics.json")["after"][key] for key in ("accuracy", "interval", "pictures")},
         "versions": {name: metadata.version(name) for name in ("mindspore", "numpy", "pillow")},
@@ -114,7 +137,7 @@ def read_manifest(folder: Path) -> dict:
             "what the classes are; copy it along."
         )
     facts = read_json_file(path, ANEW, {"format": int})
-    if facts["format"] != FORMAT:
+    if facts["format"] not in READABLE:
         raise InputError(f"{path}: of format {facts['format']}, expected {FORMAT}. Export the run again.")
     return read_json_file(path, ANEW, {"format": int, "digest": str})
 

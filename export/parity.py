@@ -20,9 +20,18 @@ from pathlib import Path
 import numpy as np
 
 from datasets.base import InputError
-from datasets.image import load_images
-from export.predictors import BATCH_SIZE, CkptByEngine, CkptPredictor, load_predictor
-from export.verdict import EVALUATION_TOLERANCE, agree, allowed_loss_of, judge, over_all, tolerance_of
+from datasets.image import ImageSpec, load_images
+from export.predictors import BATCH_SIZE, CkptByEngine, CkptPredictor, Seen, load_predictor, together
+from export.verdict import (
+    EVALUATION_TOLERANCE,
+    NOVELTY_TOLERANCE,
+    agree,
+    allowed_loss_of,
+    judge,
+    novelty_difference,
+    over_all,
+    tolerance_of,
+)
 from finetune import run_folder
 from finetune.config import load_config
 from finetune.device import init_device, usable_cores
@@ -46,12 +55,12 @@ def warm_up(threads: int) -> None:
 
 @dataclass(frozen=True)
 class Answers:
-    """Probabilities of all N evaluation pictures of a run, of each exported file a list entry."""
+    """What is said of all N evaluation pictures of a run, of each exported file a list entry."""
 
-    reference: np.ndarray  # (N, C), the CKPT's
+    reference: Seen  # by the CKPT
     reference_by: str  # the engine that computed its backbone
-    exported: list[np.ndarray]  # (N, C)
-    in_second_batch: list[np.ndarray]  # (n, C), of the first pictures again, in batches of another size
+    exported: list[Seen]
+    in_second_batch: list[Seen]  # of the first n pictures again, in batches of another size
     readable: np.ndarray  # bool (N,)
 
 
@@ -67,25 +76,25 @@ class Ckpt:
         self.by_engine = ckpt_by_engine(run, threads) if ".mindir" in suffixes else None
         if self.by_engine:
             thread = ThreadPoolExecutor(1)
-            self.features = thread.submit(predict_with, [self.by_engine], evaluation_pictures(run)[0], BATCH_SIZE)
+            self.features = thread.submit(features_of, evaluation_pictures(run)[0], self.by_engine)
             thread.shutdown(wait=False)
 
     @property
     def engine(self) -> str:
         return self.by_engine.engine.name if self.by_engine else "mindspore"
 
-    def answers(self) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities (N, C), and bool (N,): which pictures can be read."""
+    def answers(self) -> tuple[Seen, np.ndarray]:
+        """What it says of the pictures, and bool (N,): which of them can be read."""
         if not self.by_engine:
             return self.by_mindspore()
-        (features,), readable = self.features.result()
-        return self.by_engine.head(features), readable
+        features, readable = self.features.result()
+        return self.by_engine.look(features), readable
 
-    def by_mindspore(self) -> tuple[np.ndarray, np.ndarray]:
+    def by_mindspore(self) -> tuple[Seen, np.ndarray]:
         self.by_engine = None
         paths = evaluation_pictures(self.run)[0]
-        (probabilities,), readable = predict_with([CkptPredictor(self.run)], paths, BATCH_SIZE)
-        return probabilities, readable
+        (seen,), readable = predict_with([CkptPredictor(self.run)], paths, BATCH_SIZE)
+        return seen, readable
 
 
 def ckpt_by_engine(run: Path, threads: int) -> CkptByEngine | None:
@@ -121,9 +130,21 @@ def ask(
             "Put them back, or repeat the run with pictures that are there."
         )
     pairs = [(model, one) for model, one in zip(models, exported) if allowed_loss_of(model) is None]
-    if ckpt.by_engine and not all(agree(one[readable], reference[readable], tolerance_of(m)) for m, one in pairs):
+    if ckpt.by_engine and not all(same(one[readable], reference[readable], tolerance_of(m)) for m, one in pairs):
         reference, readable = ckpt.by_mindspore()
     return Answers(reference, ckpt.engine, exported, in_second_batch, readable)
+
+
+def same(exported: Seen, reference: Seen, tolerance: float) -> bool:
+    novelty = novelty_of(reference, exported)
+    near = novelty is None or novelty_difference(*novelty) <= NOVELTY_TOLERANCE
+    return agree(exported.probabilities, reference.probabilities, tolerance) and bool(near)
+
+
+def novelty_of(reference: Seen, exported: Seen) -> tuple[np.ndarray, np.ndarray] | None:
+    """None where the file does not tell it, or the run cannot any more."""
+    pair = reference.novelty, exported.novelty
+    return None if pair[0] is None or pair[1] is None else pair
 
 
 def compare(run: Path, models: Sequence[Path], answers: Answers) -> dict:
@@ -133,17 +154,20 @@ def compare(run: Path, models: Sequence[Path], answers: Answers) -> dict:
     evaluated = read_probabilities(run, split["classes"])
     precision = load_config(str(run / "config.yaml")).precision
     found = {}
+    reference = answers.reference[readable]
     for model, exported, in_second_batch in zip(models, answers.exported, answers.in_second_batch):
+        exported = exported[readable]
         found[model.name] = judge(
-            answers.reference[readable],
-            exported[readable],
-            in_second_batch[readable[: len(in_second_batch)]],
+            reference.probabilities,
+            exported.probabilities,
+            in_second_batch.probabilities[readable[: len(in_second_batch.probabilities)]],
             evaluated[readable],
             labels[readable],
             int((~readable).sum()),
             tolerance_of(model),
             EVALUATION_TOLERANCE[precision],
             allowed_loss_of(model),
+            novelty_of(reference, exported),
         )
     return {"ckpt_by": answers.reference_by, **over_all(found)}
 
@@ -162,8 +186,8 @@ def evaluation_pictures(run: Path) -> tuple[list[Path] | np.ndarray, np.ndarray,
 
 def predict_files(
     models: Sequence[Path], paths: Sequence[Path] | np.ndarray, threads: int, key: bytes | None = None
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Probabilities (N, C) a model by exported models on the CPU, and those of the first pictures in other batches."""
+) -> tuple[list[Seen], list[Seen]]:
+    """What exported models say on the CPU, one each, and of the first pictures in other batches."""
     predictors = [load_predictor(model, threads, key) for model in models]
     return (
         predict_with(predictors, paths, BATCH_SIZE)[0],
@@ -173,16 +197,28 @@ def predict_files(
 
 def predict_with(
     predictors: Sequence, paths: Sequence[Path] | np.ndarray, batch_size: int
-) -> tuple[list[np.ndarray], np.ndarray]:
+) -> tuple[list[Seen], np.ndarray]:
     """The same with predictors that are loaded already."""
     pieces, readable = [[] for _ in predictors], []
+    for images, good in in_pieces(paths, predictors[0].image):
+        readable += good
+        for piece, predictor in zip(pieces, predictors):
+            piece.append(predictor.look(images, batch_size))
+    return [together(piece) for piece in pieces], np.array(readable)
+
+
+def features_of(paths: Sequence[Path] | np.ndarray, ckpt: CkptByEngine) -> tuple[np.ndarray, np.ndarray]:
+    """Features (N, D), and bool (N,): which pictures can be read."""
+    found = [(ckpt(images), good) for images, good in in_pieces(paths, ckpt.image)]
+    return np.concatenate([rows for rows, _ in found]), np.concatenate([good for _, good in found])
+
+
+def in_pieces(paths: Sequence[Path] | np.ndarray, image: ImageSpec) -> Iterator[tuple[np.ndarray, list[bool]]]:
+    """(pictures, which of them can be read), as many at a time as memory should hold."""
     for start in range(0, len(paths), PICTURES_AT_ONCE):
         chunk = paths[start : start + PICTURES_AT_ONCE]
-        images, damaged = load_images(chunk, predictors[0].image)
-        readable += [row not in damaged for row in range(len(chunk))]
-        for piece, predictor in zip(pieces, predictors):
-            piece.append(predictor(images, batch_size))
-    return [np.concatenate(piece) for piece in pieces], np.array(readable)
+        images, damaged = load_images(chunk, image)
+        yield images, [row not in damaged for row in range(len(chunk))]
 
 
 def read_probabilities(run: Path, classes: list[str]) -> np.ndarray:

@@ -20,6 +20,7 @@ from datasets.progress import Progress
 from export.manifest import MANIFEST
 from export.predictors import load_predictor
 from finetune.evaluation.calibrate import temper
+from finetune.insight.novelty import columns
 
 PICTURES_AT_ONCE = 64
 STEM_BYTES = 200  # of a map's name, for disks that allow 255
@@ -53,7 +54,7 @@ def show(
                 seen = predictor.look(images[good])
                 for i, row in enumerate(good):
                     p = seen.probabilities[i]
-                    extra = {} if seen.novelty is None else predictor.novelty.columns(seen.novelty[i])
+                    extra = {} if seen.novelty is None else columns(seen.novelty[i], predictor.novelty_threshold)
                     extra |= {"map": drawn.draw(chunk[row], seen.maps[i], p.argmax())} if drawn else {}
                     rows.append(_row(chunk[row], predictor.classes, p, predictor.confidence, extra))
             progress.update(len(chunk))
@@ -72,7 +73,7 @@ def show(
 
 
 def open_model(model: Path, key: bytes | None):
-    """What has `look`: of a run folder with novelty and class maps, of an exported file without."""
+    """What has `look`: of a run folder with class maps, of an exported file without."""
     if model.is_dir() and not (model / MANIFEST).is_file() and not key:
         from export.run_predictor import RunPredictor  # MindSpore, which ONNX files do without
 

@@ -1,4 +1,4 @@
-"""One call for every form of a model: uint8 pictures (B, H, W, 3) -> probabilities (B, C).
+"""One call for every form of a model: uint8 pictures (B, H, W, 3) -> probabilities (B, C); `look` tells more.
 
 predictor = load_predictor(Path("runs/cats_vs_dogs"))                                   the CKPT of a run
 predictor = load_predictor(Path("runs/cats_vs_dogs/export/mobilenetv2.mindir"))         by MindSpore
@@ -11,7 +11,7 @@ from __future__ import annotations
 import abc
 import importlib.util
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +19,19 @@ import numpy as np
 from datasets.base import InputError
 from datasets.image import ImageSpec, batches
 from export.key import MODE, right_key
-from export.manifest import MANIFEST, check_unchanged, confidence_facts, read_manifest
+from export.manifest import (
+    MANIFEST,
+    NOVELTY,
+    PROBABILITIES,
+    check_unchanged,
+    confidence_facts,
+    novelty_threshold,
+    outputs_of,
+    read_manifest,
+)
 from export.standalone.lite import HOW_TO, VARIABLE, Lite, lite_python
 from finetune.device import usable_cores
+from finetune.insight.novelty import load_novelty
 
 # Else sums of int8 overflow on x86 processors without VNNI: a network of ten classes changed 15 % of its answers.
 EXACT_INT8 = ("session.x64quantprecision", "1")
@@ -30,11 +40,24 @@ BATCH_SIZE = 4  # for MindSpore on the CPU as good as 8, and a third faster besi
 
 @dataclass(frozen=True)
 class Seen:
-    """What a model says of B pictures; more than probabilities is to be had from a run folder only."""
+    """What a model says of B pictures."""
 
     probabilities: np.ndarray  # (B, C)
-    novelty: np.ndarray | None = None  # (B,) distances from the nearest training picture
+    novelty: np.ndarray | None = None  # (B,), see `finetune.insight.novelty`; None where it is not told
     maps: np.ndarray | None = None  # (B, C, H', W') logits by place; their mean is the class's logit
+
+    def __getitem__(self, rows) -> Seen:
+        """Of some of the pictures, or of one."""
+        return Seen(*(None if part is None else part[rows] for part in self.parts()))
+
+    def parts(self) -> list[np.ndarray | None]:
+        return [getattr(self, field.name) for field in fields(self)]
+
+
+def together(some: list[Seen]) -> Seen:
+    """Of several batches as of one."""
+    columns = zip(*(one.parts() for one in some))
+    return Seen(*(None if column[0] is None else np.concatenate(column) for column in columns))
 
 
 class CkptPredictor:
@@ -42,15 +65,26 @@ class CkptPredictor:
 
     def __init__(self, run: Path):
         from finetune.trained import load_trained
-        from finetune.training.predictor import Predictor
+        from finetune.training.predictor import Predictor, WithFeatures
 
         trained = load_trained(run)
         self.classes, self.image = trained.classes, trained.image
         self.confidence = confidence_facts(run)
-        self._predict = Predictor(trained.network, BATCH_SIZE)
+        self.novelty = load_novelty(run)
+        alone = self.novelty is None
+        self._predict = Predictor(trained.network, BATCH_SIZE) if alone else WithFeatures(trained.network)
 
     def __call__(self, images: np.ndarray, batch_size: int = BATCH_SIZE) -> np.ndarray:
-        return np.concatenate([self._predict(batch) for batch in batches(images, self.image, batch_size)])
+        return self.look(images, batch_size).probabilities
+
+    def look(self, images: np.ndarray, batch_size: int = BATCH_SIZE) -> Seen:
+        return together([self._look(batch) for batch in batches(images, self.image, batch_size)])
+
+    def _look(self, batch: np.ndarray) -> Seen:
+        if self.novelty is None:
+            return Seen(self._predict(batch))
+        probabilities, features = self._predict(batch)
+        return Seen(probabilities, self.novelty(features))
 
 
 class CkptByEngine:
@@ -63,18 +97,21 @@ class CkptByEngine:
 
         trained = load_trained(run)
         self.image = trained.image
+        self.novelty = load_novelty(run)
         self.engine = OpenVinoEngine(trained.backbone, "f32", threads)
         self.head = Predictor(trained.head)
 
-    def __call__(self, images: np.ndarray, batch_size: int = BATCH_SIZE) -> np.ndarray:
+    def __call__(self, images: np.ndarray) -> np.ndarray:
         return self.engine(images)
+
+    def look(self, features: np.ndarray) -> Seen:
+        return Seen(self.head(features), None if self.novelty is None else self.novelty(features))
 
 
 class ExportedPredictor(abc.ABC):
     """An exported file with the manifest beside it; nothing of the run is needed. Its runtime is a subclass."""
 
-    novelty = None
-    no_maps = "an exported file gives probabilities only; give the run folder"
+    no_maps = "an exported file has none; give the run folder"
 
     def __init__(self, model: Path):
         manifest = read_manifest(model.parent)
@@ -88,16 +125,19 @@ class ExportedPredictor(abc.ABC):
         self.confidence = manifest["confidence"]
         self.facts = manifest["models"][model.name]
         self.input_form = self.facts["input_form"]
+        self.outputs = outputs_of(self.facts)
+        self.novelty_threshold = novelty_threshold(manifest, self.facts)
 
     def __call__(self, images: np.ndarray, batch_size: int = BATCH_SIZE) -> np.ndarray:
+        return self.look(images, batch_size).probabilities
+
+    def look(self, images: np.ndarray, batch_size: int = BATCH_SIZE) -> Seen:
         count, fixed = len(images), self.facts["input"]["shape"][0]
         if fixed != -1:
             batch_size = fixed
             images = images[np.minimum(np.arange(-(-count // fixed) * fixed), count - 1)]  # the last one fills it up
-        return np.concatenate([self.compute(batch) for batch in self.inputs(images, batch_size)])[:count]
-
-    def look(self, images: np.ndarray) -> Seen:
-        return Seen(self(images))
+        found = [dict(zip(self.outputs, self.compute(batch))) for batch in self.inputs(images, batch_size)]
+        return together([Seen(one[PROBABILITIES], one.get(NOVELTY)) for one in found])[:count]
 
     def inputs(self, images: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
         if self.input_form == "tensor":
@@ -106,8 +146,8 @@ class ExportedPredictor(abc.ABC):
         return (images[start : start + batch_size] for start in range(0, len(images), batch_size))
 
     @abc.abstractmethod
-    def compute(self, batch: np.ndarray) -> np.ndarray:
-        """One batch in the file's input form -> probabilities."""
+    def compute(self, batch: np.ndarray) -> list[np.ndarray]:
+        """One batch in the file's input form -> `outputs`, each (B, ...)."""
 
 
 class MindirPredictor(ExportedPredictor):
@@ -126,8 +166,9 @@ class MindirPredictor(ExportedPredictor):
             raise unreadable(model, "MindIR", error) from error
         self._tensor = ms.Tensor
 
-    def compute(self, batch: np.ndarray) -> np.ndarray:
-        return self._graph(self._tensor(batch)).asnumpy()
+    def compute(self, batch: np.ndarray) -> list[np.ndarray]:
+        found = self._graph(self._tensor(batch))
+        return [one.asnumpy() for one in (found if isinstance(found, tuple) else [found])]
 
 
 class OnnxPredictor(ExportedPredictor):
@@ -148,8 +189,8 @@ class OnnxPredictor(ExportedPredictor):
         except Exception as error:  # its exceptions share no base class but this
             raise unreadable(model, "ONNX", error) from error
 
-    def compute(self, batch: np.ndarray) -> np.ndarray:
-        return self._session.run(None, {self.input_form: batch})[0]
+    def compute(self, batch: np.ndarray) -> list[np.ndarray]:
+        return self._session.run(self.outputs, {self.input_form: batch})
 
 
 class LitePredictor(ExportedPredictor):
@@ -160,11 +201,11 @@ class LitePredictor(ExportedPredictor):
         right_key(model, self.facts, key)
         need_lite()
         try:
-            self._run = Lite(model, threads)
+            self._run = Lite(model, threads, self.outputs)
         except RuntimeError as error:
             raise InputError(f"{model}: {error}.") from error
 
-    def compute(self, batch: np.ndarray) -> np.ndarray:
+    def compute(self, batch: np.ndarray) -> list[np.ndarray]:
         try:
             return self._run(batch)
         except RuntimeError as error:

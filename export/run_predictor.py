@@ -4,7 +4,7 @@
     mean         -> features (B, D), of which novelty is told
     head         -> probabilities (B, C); a linear head at each place gives the class maps, see `class_maps`
 
-An exported file gives probabilities only: these answers are to be had from the run folder.
+The maps are to be had from the run folder only.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 
 from datasets.image import batches
 from export.manifest import confidence_facts
-from export.predictors import BATCH_SIZE, Seen
-from finetune.insight.novelty import load_novelty
+from export.predictors import BATCH_SIZE, Seen, together
+from finetune.insight.novelty import THRESHOLD, load_novelty
 from finetune.trained import load_trained
 from finetune.training.networks import Head
 from finetune.training.predictor import LastMap, Predictor
@@ -33,6 +33,7 @@ class RunPredictor:
         self.classes, self.image = trained.classes, trained.image
         self.confidence = confidence_facts(run)
         self.novelty = load_novelty(run)
+        self.novelty_threshold = THRESHOLD
         self.head = Predictor(trained.head)
         self.body = None if trained.backbone is None else LastMap(trained.backbone.network)
         linear = isinstance(trained.head, Head) and trained.head.hidden is None  # else hidden, or several
@@ -42,9 +43,7 @@ class RunPredictor:
         )
 
     def look(self, images: np.ndarray) -> Seen:
-        seen = [self._look(batch) for batch in batches(images, self.image, BATCH_SIZE)]
-        parts = ([getattr(one, name) for one in seen] for name in ("probabilities", "novelty", "maps"))
-        return Seen(*(None if part[0] is None else np.concatenate(part) for part in parts))
+        return together([self._look(batch) for batch in batches(images, self.image, BATCH_SIZE)])
 
     def _look(self, batch: np.ndarray) -> Seen:
         """Of normalised pictures (B, 3, H, W)."""

@@ -15,6 +15,8 @@ TOLERANCE = {".mindir": 1e-5, ".onnx": 1e-4, ".ms": 1e-4}
 # MindSpore computes otherwise, too, where BatchNorm is folded into the convolutions, and adds in another order where
 # the batch size is fixed to another one than ours.
 OTHER_ARITHMETIC_TOLERANCE = 1e-4
+NOVELTY_TOLERANCE = 1e-3  # as a share of it, whatever computes it
+LEAST_NOVELTY = 0.1
 # To what evaluation wrote, by the precision of its features: computed in another batch, perhaps by another
 # engine or on another day. Exported files always compute in f32; bf16 features moved probabilities by up to 0.05.
 EVALUATION_TOLERANCE = {"f32": 1e-3, "bf16": 0.15}
@@ -24,6 +26,11 @@ def agree(exported: np.ndarray, reference: np.ndarray, tolerance: float) -> bool
     """Probabilities (N, C) of the same classes, also where two classes are all but equally likely."""
     near = bool(np.abs(exported - reference).max() <= tolerance)  # False for NaN
     return near and np.array_equal(exported.argmax(1), reference.argmax(1))
+
+
+def novelty_difference(reference: np.ndarray, exported: np.ndarray) -> float:
+    """The largest of novelties (N,), as a share; near 0 as one of LEAST_NOVELTY."""
+    return float((np.abs(exported - reference) / np.maximum(reference, LEAST_NOVELTY)).max())
 
 
 def tolerance_of(model: Path) -> float:
@@ -49,11 +56,13 @@ def judge(
     tolerance: float,
     evaluation_tolerance: float,
     allowed_loss: float | None = None,
+    novelty: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> dict:
     """Compare probabilities (N, C) of the CKPT, an exported file and the evaluation.
 
     `in_second_batch` are the first pictures again, in batches of another size. A file of less precision has other
-    probabilities: where points of accuracy are `allowed_loss`, only its accuracy is judged.
+    probabilities: where points of accuracy are `allowed_loss`, only its accuracy is judged. `novelty`: (N,) by the CKPT
+    and by a file that tells it.
     """
     differences = {
         "to_ckpt": float(np.abs(exported - reference).max()),
@@ -65,6 +74,9 @@ def judge(
         "to_ckpt_second_batch_size": tolerance,
         "to_evaluation": evaluation_tolerance,
     }
+    if novelty is not None:
+        differences["novelty_to_ckpt"] = novelty_difference(*novelty)
+        tolerances["novelty_to_ckpt"] = NOVELTY_TOLERANCE
     same_class = int((exported.argmax(1) == reference.argmax(1)).sum())
     right, right_exported = reference.argmax(1) == labels, exported.argmax(1) == labels
     faults = []

@@ -25,6 +25,8 @@ from finetune.device import Device
 
 PACKAGES = ("mindspore", "numpy", "pillow", "matplotlib", "openvino")
 
+MOBILENETV2 = "mobilenetv2"  # what the files of a network on a backbone are called
+
 PICTURES = Path("pictures", "eval.npy")  # of data sets that are no files
 
 INSIGHT_SECTION = Path("insight", "section.html")  # what the report shows of it
@@ -63,6 +65,10 @@ def create(config: Config, default_name: str) -> Path:
             raise InputError(
                 f"{folder}: the run folder cannot be written ({error.strerror}). Choose {remedy}."
             ) from error
+
+
+def ckpt_path(run: Path, name: str) -> Path:
+    return run / "ckpt" / f"{name}_best.ckpt"
 
 
 def log_to(folder: Path) -> None:

@@ -19,13 +19,12 @@ from datasets.base import InputError
 from datasets.files import write_text
 from datasets.image import ImageSpec
 from finetune.config import Config, load_config
-from finetune.run_folder import again, read_json
+from finetune.run_folder import MOBILENETV2, again, ckpt_path, read_json
 from finetune.training.ensemble import assembled
 from finetune.training.networks import Classifier, Head, from_scratch
 from pretrained.files import facts_file
 from pretrained.weights import Backbone, load_backbone, load_strict, read_ckpt
 
-MOBILENETV2 = "mobilenetv2"
 OWN_SOURCE, OWN_LICENCE = "trained from scratch", "that of whoever trained it"
 
 
@@ -47,10 +46,6 @@ class Trained:
             return {"digest": self.digest, "source": OWN_SOURCE, "licence": OWN_LICENCE}
         record = self.backbone.record
         return {"digest": self.backbone.digest, "source": record.source, "licence": record.licence}
-
-
-def ckpt_path(run: Path, name: str) -> Path:
-    return run / "ckpt" / f"{name}_best.ckpt"
 
 
 def save_trained(run: Path, backbone: Backbone, head: Head) -> Path:

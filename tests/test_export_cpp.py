@@ -93,6 +93,9 @@ def test_its_answers_are_those_of_the_network(program, lite_run, toy_pictures, t
     images, _ = load_images(pictures, predictor.image)
     for line, row in zip(done.stdout.splitlines(), predictor(images)):
         assert line.split("  ")[1] == predictor.classes[row.argmax()]
+    assert "unlike" not in done.stdout
+    Image.new("RGB", (40, 40), (0, 0, 255)).save(tmp_path / "blue.jpg")
+    assert classify(program, alone, tmp_path / "blue.jpg").stdout.endswith("  unlike the training pictures\n")
     by_pixels = classify(program, alone, *pictures, "--model", "mobilenetv2_image.ms")
     assert by_pixels.stdout == done.stdout
 

@@ -96,11 +96,15 @@ def test_prepared_pixels_are_ours(resize, tmp_path):
 def test_node_gives_the_answers_of_the_network(alone, exported, photographs, tmp_path):
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"no picture")
+    foreign = tmp_path / "blue.png"
+    Image.new("RGB", (40, 40), (0, 0, 255)).save(foreign)
     for model in ("mobilenetv2_image.onnx", "mobilenetv2.onnx"):
-        command = ["node", "classify.mjs", *map(str, photographs), str(bad), "--model", model]
+        command = ["node", "classify.mjs", *map(str, (*photographs, foreign, bad)), "--model", model]
         done = subprocess.run(command, cwd=alone / "js", capture_output=True, encoding="utf-8")
         assert done.returncode == 1 and f"left out: {bad}" in done.stderr
-        check(exported, photographs, [line.split("  ")[1:3] for line in done.stdout.splitlines()])
+        *found, last = done.stdout.splitlines()
+        check(exported, photographs, [line.split("  ")[1:3] for line in found])
+        assert last.endswith("  unlike the training pictures") and not any("unlike" in line for line in found)
 
 
 def check(run: Path, pictures: list[Path], found: list[list[str]]) -> None:
@@ -125,18 +129,22 @@ def test_the_page_classifies_from_a_file_and_asks_nobody(alone, exported, photog
     shutil.rmtree(alone)  # the page is all that is left
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"no picture")
+    foreign = tmp_path / "blue.png"
+    Image.new("RGB", (40, 40), (0, 0, 255)).save(foreign)
     page, asked = browser.new_page(), []
     page.on("request", lambda request: asked.append(request.url))
     page.goto(place.as_uri())
-    page.set_input_files("input", [str(path) for path in (*photographs, bad)])
+    page.set_input_files("input", [str(path) for path in (*photographs, foreign, bad)])
     page.wait_for_function(
         "count => { const all = [...document.querySelectorAll('h2')];"
         " return all.length === count && all.every((h) => h.textContent !== '…'); }",
-        arg=len(photographs) + 1,
+        arg=len(photographs) + 2,
     )
     answers = page.locator("h2").all_text_contents()
     print(answers)
-    assert answers.pop() == "Not classified"
+    assert answers.pop() == "Not classified" and answers.pop()
+    assert "This picture is unlike the training pictures." in page.locator("article").nth(-2).text_content()
+    assert page.get_by_text("unlike").count() == 1
     check(exported, photographs, [answer.split(", ")[:2] for answer in answers])
     assert [url for url in asked if not url.startswith(("blob:", "data:"))] == [place.as_uri()]
     page.close()

@@ -72,6 +72,7 @@ def test_ms_files_equal_the_trained_network(lite_run):
     for name in MS:
         one = found["models"][name]
         assert one["same_class"] == one["pictures"] == 16 and one["largest_difference"]["to_ckpt"] <= 1e-4
+        assert one["largest_difference"]["novelty_to_ckpt"] <= 1e-3
     half = found["models"]["mobilenetv2_fp16.ms"]
     assert half["loss"]["points"] <= half["loss"]["allowed_points"] == 1.0
     files = lite_run / "export"
@@ -83,6 +84,8 @@ def test_the_manifest_says_that_lite_wants_one_picture_with_channels_last(lite_r
     assert models["mobilenetv2.ms"]["input"]["shape"] == [1, 32, 32, 3]
     assert models["mobilenetv2.ms"]["input"]["layout"] == "NHWC"
     assert models["mobilenetv2_image.ms"]["input"]["dtype"] == "uint8"
+    assert models["mobilenetv2.ms"]["outputs"] == ["probabilities", "novelty"]
+    assert models["mobilenetv2_fp16.ms"]["outputs"] == ["probabilities"]  # its features lie elsewhere
 
 
 def test_a_bundle_with_ms_only_verifies_and_predicts_in_an_empty_place(
@@ -124,8 +127,8 @@ def test_a_damaged_ms_file_and_a_wrong_input_are_errors_in_lites_words(lite_run,
     monkeypatch.setenv(lite.VARIABLE, lite_python)
     (tmp_path / "damaged.ms").write_bytes(b"damaged")
     with pytest.raises(RuntimeError, match="build_from_file failed"):
-        lite.Lite(tmp_path / "damaged.ms")(np.zeros((1, 32, 32, 3), np.float32))
-    model = lite.Lite(lite_run / "export" / MS[0])
+        lite.Lite(tmp_path / "damaged.ms", 0, ["probabilities"])(np.zeros((1, 32, 32, 3), np.float32))
+    model = lite.Lite(lite_run / "export" / MS[0], 0, ["probabilities"])
     with pytest.raises(RuntimeError, match="an input of shape"):
         model(np.zeros((2, 32, 32, 3), np.float32))
 
@@ -188,7 +191,7 @@ def test_what_lite_logs_does_not_stop_it(lite_run, lite_python, monkeypatch):
     """A pipe holds 64 KB, and its log at this level is longer."""
     monkeypatch.setenv(lite.VARIABLE, lite_python)
     monkeypatch.setenv("GLOG_v", "0")
-    model = lite.Lite(lite_run / "export" / MS[0])
+    model = lite.Lite(lite_run / "export" / MS[0], 0, ["probabilities"])
     for _ in range(40):
         assert model(np.zeros((1, 32, 32, 3), np.float32)).shape == (1, 2)
 

@@ -148,6 +148,18 @@ def painted(data_url: str) -> bool:
     return picture.getchannel("A").getextrema()[1] > 0
 
 
+def test_a_foreign_picture_is_said_to_be_unlike_the_training_pictures(page, red, tmp_path):
+    Image.new("RGB", (40, 40), (0, 0, 255)).save(tmp_path / "blue.png")
+    page.set_input_files("#files", [tmp_path / "blue.png", red])
+    expect(page.locator(".verdict")).to_have_count(2)
+    sentence = answers(page).filter(has_text="blue.png").locator(".unlike")
+    expect(sentence).to_have_text("This picture is unlike the training pictures.")
+    expect(page.locator(".unlike")).to_have_count(1)
+    expect(page.locator("#facts")).to_contain_text("farther from them than 99 % of themselves")
+    page.get_by_role("button", name="中文").click()
+    expect(sentence).to_have_text("这张图片与训练图片不同。")
+
+
 def test_the_camera_is_asked_for(page):
     with page.expect_file_chooser() as chooser:
         page.get_by_role("button", name="Take a photograph").click()

@@ -177,7 +177,7 @@ def test_who_computes_the_trained_network_for_the_comparison(copied, monkeypatch
     """The engine, but never the last word: where a file differs from it, or none is run by MindSpore, MindSpore has."""
 
     class Astray(predictors.CkptByEngine):
-        def __call__(self, images, batch_size=0):
+        def __call__(self, images):
             return super().__call__(images) + np.float32(moved)
 
     config = (copied / "config.yaml").read_text(encoding="utf-8")

@@ -4,6 +4,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from export.predictors import Seen
 from export.serving import batcher as module
 from export.serving.batcher import Full
 from export.serving.uploads import Prepared
@@ -20,7 +21,7 @@ class Gate:
         self.sizes.append(len(images))
         self.entered.release()
         self.open.wait()
-        return images[:, 0, 0, :2].astype(np.float32), None
+        return Seen(images[:, 0, 0, :2].astype(np.float32))
 
 
 def picture(value):
@@ -46,7 +47,7 @@ def test_a_damaged_picture_is_told_and_those_beside_it_are_computed():
     gate.open.set()
     with pytest.raises(ValueError, match="damaged"):
         damaged.result()
-    assert first.result()[1][0] == 1 and fine.result()[1][0] == 7
+    assert first.result()[1].probabilities[0] == 1 and fine.result()[1].probabilities[0] == 7
     assert gate.sizes == [1, 1]
     batcher.close()
 
@@ -59,7 +60,7 @@ def test_workers_share_what_waits():
     gate.entered.acquire()
     futures += [batcher.submit(picture(value)) for value in range(2, 8)]
     gate.open.set()
-    assert [future.result()[1][0] for future in futures] == list(range(8))
+    assert [future.result()[1].probabilities[0] for future in futures] == list(range(8))
     assert max(gate.sizes) <= 4  # never all six
     batcher.close()
 
@@ -85,7 +86,7 @@ def test_the_queue_is_bounded():
     with pytest.raises(Full):
         batcher.submit(picture(9))
     gate.open.set()
-    assert all(future.result()[1][0] == 9 for future in accepted)
+    assert all(future.result()[1].probabilities[0] == 9 for future in accepted)
     batcher.close()
 
 
@@ -108,13 +109,13 @@ def test_an_error_reaches_who_waits_and_the_worker_lives_on():
     def compute(images):
         if images.max() == 13:
             raise ValueError("thirteen")
-        return images[:, 0, 0, :2], None
+        return Seen(images[:, 0, 0, :2])
 
     batcher = Batcher(compute, largest=1, waiting=5)
     bad, good = batcher.submit(picture(13)), batcher.submit(picture(12))
     with pytest.raises(ValueError, match="thirteen"):
         bad.result()
-    assert good.result()[1][0] == 12
+    assert good.result()[1].probabilities[0] == 12
     batcher.close()
 
 
@@ -126,5 +127,5 @@ def test_a_picture_that_nobody_waits_for_any_more_stops_nothing():
     left, stayed = batcher.submit(picture(2)), batcher.submit(picture(3))
     assert left.cancel()
     gate.open.set()
-    assert first.result()[1][0] == 1 and stayed.result()[1][0] == 3
+    assert first.result()[1].probabilities[0] == 1 and stayed.result()[1].probabilities[0] == 3
     batcher.close()

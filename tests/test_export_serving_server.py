@@ -112,6 +112,13 @@ def test_confidence_and_sure_follow_the_manifest(exported, good, tmp_path):
     assert found[0]["confidence"] == pytest.approx((p ** (1 / 3)).max() / (p ** (1 / 3)).sum(), abs=1e-6)
 
 
+def test_a_foreign_picture_is_unlike_the_training_pictures(url, good):
+    blue = png(Image.new("RGB", (40, 40), (0, 0, 255)))
+    foreign, own = httpx.post(f"{url}/predict", files=pictures(blue, good)).json()["pictures"]
+    assert foreign["unlike"] is True and foreign["novelty"] > 1
+    assert own["unlike"] is False and own["novelty"] < 1
+
+
 def test_health_manifest_and_description(url, exported):
     assert httpx.get(f"{url}/health").json()["status"] == "ok"
     manifest = json.loads((exported / "export" / MANIFEST).read_text(encoding="utf-8"))
@@ -537,7 +544,7 @@ def test_a_mindir_alone_is_served_by_mindspore_without_maps(finished, good, tmp_
     assert (served.runtime, served.no_maps, served.workers) == ("MindSpore", "mindir", 1)
     with served_at(served) as address:
         (answer,) = httpx.post(f"{address}/predict?maps=true", files=pictures(good)).json()["pictures"]
-    assert answer["predicted"] == "red" and answer["maps"] is None
+    assert answer["predicted"] == "red" and answer["maps"] is None and answer["unlike"] is False
 
 
 def test_a_run_without_onnx_is_served_from_its_ckpt_with_maps(finished, good):
@@ -545,7 +552,7 @@ def test_a_run_without_onnx_is_served_from_its_ckpt_with_maps(finished, good):
     assert served.runtime == "OpenVINO" and served.no_maps is None and "mobilenetv2_best.ckpt" in served.source
     with served_at(served) as address:
         (answer,) = httpx.post(f"{address}/predict?maps=true", files=pictures(good)).json()["pictures"]
-    assert answer["predicted"] == "red" and set(answer["maps"]) == {"green", "red"}
+    assert answer["predicted"] == "red" and set(answer["maps"]) == {"green", "red"} and answer["unlike"] is False
 
 
 def test_a_changed_or_unfitting_model_is_not_served(exported, tmp_path):

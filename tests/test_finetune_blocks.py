@@ -90,7 +90,7 @@ def test_what_is_exported_evaluated_and_predicted_is_the_fine_tuned_network(tune
     assert f"16 pictures: accuracy {100 * metrics(tuned.folder)['after']['accuracy']:.1f} %" in done.stdout
     assert "features: 0 computed" in done.stdout
     novelty = load_novelty(tuned.folder)  # of the training pictures as the fine-tuned backbone sees them
-    assert len(novelty.rows) == 36 and novelty.threshold == metrics(tuned.folder)["novelty"]["threshold"]
+    assert novelty is not None and metrics(tuned.folder)["novelty"]["evaluation_unlike"] < 0.3
 
 
 def test_kill_9_in_the_middle_and_the_same_command_ends_with_the_same_bytes(

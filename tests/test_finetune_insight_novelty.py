@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,20 +11,35 @@ from conftest import call
 from PIL import Image
 
 from datasets.base import InputError
-from finetune.insight.novelty import FILE, Novelty, fit_novelty, load_novelty, upper_bound
+from finetune.insight.novelty import FILE, Moments, Novelty, fit_novelty, gaussian, load_novelty, unit, upper_bound
+from finetune.run_folder import MOBILENETV2, ckpt_path
 
 
 def test_distances_by_hand():
-    """Two directions at 60 degrees, and a copy of the first, which is of its group."""
-    x = np.array([[2, 0], [1, 0], [0.5, 3**0.5 / 2]], np.float32)
-    novelty = fit_novelty(x, np.array([0, 0, 1]))
-    assert novelty.threshold == pytest.approx(0.5)
-    found = novelty(np.array([[3, 0], [0, 5], [-1, 0]], np.float32))
-    assert found == pytest.approx([0, 1 - 3**0.5 / 2, 1.5], abs=1e-6)
-    assert fit_novelty(x, np.arange(3)).threshold == pytest.approx(0.5)
-    assert fit_novelty(x[:2], np.arange(2)).threshold == pytest.approx(0, abs=1e-6)
-    held_out = np.array([[0, 1], [1, 0]], np.float32)
-    assert fit_novelty(x, np.arange(3), held_out).threshold == pytest.approx(1 - 3**0.5 / 2, abs=1e-6)
+    """The mean points along the first axis; along the second one the training pictures differ."""
+    novelty = Novelty(np.array([1, 0, 0], np.float32), np.array([[0], [3], [0]], np.float32), scale=10.0)
+    found = novelty(np.array([[7, 0, 0], [0, 2, 0], [0, 0, 5], [0, 0, 0]], np.float32))
+    assert found == pytest.approx([0, 10 * 2 - 9, 10 * 2, 10])
+    assert novelty.within(2.0)(np.array([[0, 4, 0]], np.float32)) == pytest.approx([5.5])
+
+
+def test_with_all_axes_it_is_mahalanobis_distance_and_with_few_the_rest_has_one_variance():
+    rng = np.random.default_rng(0)
+    x = unit(rng.normal(size=(3000, 6)) * [4, 3, 2, 1, 1, 1] + 2).astype(np.float32)
+    centred = x - x.mean(0)
+    variances, axes = np.linalg.eigh(centred.T @ centred / len(x))
+    new = unit(rng.normal(size=(50, 6))).astype(np.float32)
+    along = ((new - x.mean(0)) @ axes) ** 2
+    for kept in (5, 2):
+        rest = np.concatenate([np.full(6 - kept, variances[: 6 - kept].mean()), variances[6 - kept :]])
+        assert gaussian(Moments.of(x), x, kept)(new) == pytest.approx((along / rest).sum(1), rel=0.1)
+
+
+def test_moments_without_a_part_are_those_of_the_others():
+    x = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
+    found, wanted = Moments.of(x).without(Moments.of(x[:7])), Moments.of(x[7:])
+    assert found.count == 23 and np.allclose(found.products, wanted.products, atol=1e-5)
+    assert np.allclose(found.total, wanted.total, atol=1e-5)
 
 
 def test_the_threshold_is_passed_by_one_in_a_hundred_at_most():
@@ -33,45 +49,82 @@ def test_the_threshold_is_passed_by_one_in_a_hundred_at_most():
     assert upper_bound(np.arange(10.0)) == 9 and upper_bound(np.arange(199.0)) == 197
 
 
-def test_rows_of_another_kind_are_told_from_fresh_ones_of_the_same():
+@pytest.mark.parametrize("count", [60, 2500])
+def test_rows_of_another_kind_are_told_from_fresh_ones_of_the_same(count):
+    """In 200 dimensions, of which 60 rows fill few; each row is there twice, the copy in its group."""
     rng = np.random.default_rng(0)
-    centres = rng.normal(size=(4, 40))
+    centres = rng.normal(size=(4, 200))
 
     def rows(count, where):
-        return (where[rng.integers(len(where), size=count)] + 0.5 * rng.normal(size=(count, 40))).astype(np.float32)
+        return (where[rng.integers(len(where), size=count)] + 0.5 * rng.normal(size=(count, 200))).astype(np.float32)
 
-    novelty = fit_novelty(rows(2500, centres), np.arange(2500))
-    refused = (novelty(rows(2000, centres)) > novelty.threshold).mean()
-    caught = (novelty(rows(500, rng.normal(size=(4, 40)))) > novelty.threshold).mean()
-    assert refused < 0.02 and caught > 0.9
+    x = rows(count, centres)
+    novelty = fit_novelty(np.concatenate([x, x + 1e-4]), np.tile(np.arange(count), 2))
+    refused, caught = (novelty(rows(1000, where)) > 1 for where in (centres, rng.normal(size=(4, 200))))
+    assert refused.mean() < 0.04 and caught.mean() > 0.9
 
 
-def test_what_is_saved_is_read_back(tmp_path):
+def test_the_threshold_of_held_out_rows():
+    x = np.random.default_rng(0).normal(size=(80, 10)).astype(np.float32)
+    held_out = np.random.default_rng(1).normal(size=(20, 10)).astype(np.float32)
+    assert fit_novelty(x, np.arange(80), held_out)(held_out).max() == pytest.approx(1, abs=1e-5)
+
+
+def test_two_rows_give_numbers_and_equal_ones_an_error():
+    novelty = fit_novelty(np.eye(2, 5, dtype=np.float32), np.arange(2))
+    assert np.isfinite(novelty(np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32))).all()
+    for x in (np.ones((2, 5)), np.ones((9, 5)), np.zeros((4, 5))):
+        with pytest.raises(ValueError, match="the same features"):
+            fit_novelty(x.astype(np.float32), np.arange(len(x)))
+    with pytest.raises(ValueError, match="one group"):
+        fit_novelty(np.eye(4, 5, dtype=np.float32), np.zeros(4, int))
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """The finished run, to be spoilt."""
+    return shutil.copytree(finished.folder, tmp_path / "toys")
+
+
+def test_what_is_saved_is_read_back_and_only_beside_its_own_weights(copied, caplog):
+    (copied / FILE).unlink()
+    assert load_novelty(copied) is None
     x = np.random.default_rng(0).normal(size=(50, 16)).astype(np.float32)
     novelty = fit_novelty(x, np.arange(50))
-    assert load_novelty(tmp_path) is None
-    novelty.save(tmp_path)
-    read = load_novelty(tmp_path)
-    assert read.threshold == novelty.threshold and np.abs(read(x[::-1]) - novelty(x[::-1])).max() < 1e-3
-    (tmp_path / FILE).write_bytes((tmp_path / FILE).read_bytes()[:-40])
+    novelty.save(copied)
+    assert (load_novelty(copied)(x[::-1]) == novelty(x[::-1])).all() and not caplog.records
+    ckpt = ckpt_path(copied, MOBILENETV2)
+    content = ckpt.read_bytes()
+    ckpt.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert load_novelty(copied) is None and "not of this CKPT" in caplog.text
+    ckpt.write_bytes(content)
+    assert load_novelty(copied) is not None
+    (copied / FILE).write_bytes((copied / FILE).read_bytes()[:-40])
     with pytest.raises(InputError, match="damaged"):
-        load_novelty(tmp_path)
+        load_novelty(copied)
 
 
-def test_predict_says_what_is_unlike_the_training_pictures(finished, toy_pictures, tmp_path):
+def test_a_file_of_an_earlier_version_is_left_out_with_a_word(copied, caplog):
+    np.savez(copied / FILE, rows=np.eye(3, dtype=np.float16), threshold=np.float64(0.3))
+    assert load_novelty(copied) is None and "not of this CKPT" in caplog.text
+
+
+def test_predict_says_what_is_unlike_the_training_pictures(finished, copied, toy_pictures, tmp_path):
     facts = json.loads((finished.folder / "metrics.json").read_text(encoding="utf-8"))["novelty"]
-    assert facts["threshold"] == load_novelty(finished.folder).threshold and facts["evaluation_unlike"] < 0.2
-    assert "unlike the training pictures from a distance of" in finished.stdout
-    run = shutil.copytree(finished.folder, tmp_path / "toys")
-    Novelty(load_novelty(run).rows, 0.02).save(run)  # a backbone of random weights finds most pictures alike
+    assert facts["evaluation_unlike"] < 0.2
+    assert "of the evaluation pictures are unlike the training pictures" in finished.stdout
     Image.new("RGB", (40, 40), (0, 0, 255)).save(tmp_path / "blue.png")
     table = tmp_path / "out.csv"
     pictures = sorted((toy_pictures / "train" / "red").iterdir())
-    done = call("finetune", "predict", run, tmp_path / "blue.png", *pictures, "--csv", table)
+    done = call("finetune", "predict", copied, tmp_path / "blue.png", *pictures, "--csv", table)
     assert done.returncode == 0, done.stderr
     with table.open(encoding="utf-8", newline="") as file:
         first, *rest = csv.DictReader(file)
-    assert first["unlike"] == "yes" and float(first["novelty"]) > 0.02
-    assert {row["unlike"] for row in rest} == {"no"} and max(float(row["novelty"]) for row in rest) < 0.001
+    assert first["unlike"] == "yes" and float(first["novelty"]) > 1
+    assert {row["unlike"] for row in rest} == {"no"} and max(float(row["novelty"]) for row in rest) < 1
     lines = [line for line in done.stdout.splitlines() if "unlike the training pictures" in line]
     assert len(lines) == 1 and "blue.png" in lines[0]
+    novelty = load_novelty(copied)
+    replace(novelty, mean=-novelty.mean).save(copied)
+    done = call("finetune", "predict", copied, *pictures)
+    assert done.stdout.count("unlike the training pictures") == len(pictures)

@@ -16,7 +16,7 @@ P = np.array([[0.9, 0.1], [0.45, 0.55], [0.3, 0.7]])
 
 def test_ranks_by_hand():
     """b is the least sure; c points where no training row does."""
-    novelty = Novelty(np.array([[1, 0]], np.float32), 0.3)
+    novelty = Novelty(np.array([1, 0], np.float32), np.zeros((2, 1), np.float32), scale=0.9)
     lines = ranked(NAMES, ("cat", "dog"), P, novelty, np.array([[2, 0], [1, 1], [0, 3]], np.float32))
     assert [(line["path"], line["rank"], line["predicted"]) for line in lines] == [
         ("b.png", 1, "dog"),
@@ -24,7 +24,7 @@ def test_ranks_by_hand():
         ("a.png", 3, "cat"),
     ]
     assert [(line["unlike"], line["novelty_rank"]) for line in lines] == [("no", 2), ("yes", 1), ("no", 3)]
-    assert [float(line["novelty"]) for line in lines] == pytest.approx([1 - 0.5**0.5, 1, 0], abs=1e-5)
+    assert [float(line["novelty"]) for line in lines] == pytest.approx([0.9 * (2 - 2**0.5), 1.8, 0], abs=1e-5)
 
 
 def test_a_run_without_novelty_ranks_by_confidence_alone():

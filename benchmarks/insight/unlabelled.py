@@ -16,9 +16,16 @@ import numpy as np
 from finetune.config import load_config
 from finetune.device import init_device
 from finetune.heads.logistic import LinearHead
-from finetune.insight.novelty import nearest, unit
+from finetune.insight.novelty import unit
 
 DRAWS = 20
+ROWS_AT_ONCE = 1024
+
+
+def nearest(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """1 - the largest cosine of each of x (n, D) with rows (N, D), all of length 1."""
+    starts = range(0, len(x), ROWS_AT_ONCE)
+    return np.concatenate([1 - (x[start : start + ROWS_AT_ONCE] @ rows.T).max(1) for start in starts])
 
 
 def main() -> None:

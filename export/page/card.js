@@ -21,6 +21,7 @@ export function showCard(card) {
   fact("threshold").append(card.confidence
     ? say(element("span"), "thresholdValue", { threshold: percent(card.confidence.threshold) })
     : say(element("span"), "thresholdNone"));
+  fact("novelty").append(say(element("span"), card.tells_novelty ? "noveltyValue" : "noveltyNone"));
   const classes = fact("classes");
   classes.className = "names";
   card.classes.forEach((name) => classes.append(element("bdi", name)));

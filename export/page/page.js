@@ -141,6 +141,7 @@ function verdict(answer) {
     name.append(element("bdi", answer.predicted));
     line.append(name, ` ${percent(answer.confidence)}`);
   }
+  if (answer.unlike) line.append(say(element("p", "", "unlike"), "unlike"));
   return line;
 }
 

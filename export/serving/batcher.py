@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from export.serving.model import Answers
+from export.predictors import Seen
 from export.serving.uploads import Prepared
 
 
@@ -29,7 +29,7 @@ class Batcher:
     def __init__(
         self,
         prepare: Callable[[bytes], Prepared],
-        compute: Callable[[np.ndarray], Answers],
+        compute: Callable[[np.ndarray], Seen],
         largest: int,
         waiting: int,
         workers: int = 1,
@@ -42,7 +42,7 @@ class Batcher:
             worker.start()
 
     def submit(self, content: bytes) -> Future[Any]:
-        """A file -> a future of (`Prepared`, probabilities (C,), maps (C, H', W') or None) or of what `prepare` raised.
+        """A file -> a future of (`Prepared`, what is `Seen` of it) or of what `prepare` raised.
 
         Raises:
             Full: or closed; ask again later.
@@ -95,10 +95,10 @@ class Batcher:
         if not futures:
             return
         try:
-            probabilities, maps = self._compute(np.stack([one.image for one in prepared]))
+            seen = self._compute(np.stack([one.image for one in prepared]))
         except BaseException as error:
             for future in futures:
                 future.set_exception(error)
             return
         for i, future in enumerate(futures):
-            future.set_result((prepared[i], probabilities[i], None if maps is None else maps[i]))
+            future.set_result((prepared[i], seen[i]))

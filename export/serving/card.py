@@ -35,6 +35,7 @@ class Card:
             "classes": list(served.classes),
             "measured": served.manifest["measured"],
             "confidence": served.confidence,
+            "tells_novelty": served.novelty_threshold is not None,
             "confusion": metrics.get("confusion"),  # rows: true, columns: predicted; None for a bundle
             "mistakes": served.run
             and [

@@ -9,7 +9,6 @@ from __future__ import annotations
 import queue
 import sys
 from pathlib import Path
-from typing import Optional
 
 import numpy as np
 
@@ -17,17 +16,19 @@ from datasets.base import InputError
 from datasets.files import read_json
 from datasets.image import ImageSpec
 from export.key import right_key
-from export.manifest import ANEW, FLOAT, MANIFEST, check_unchanged, read_manifest
+from export.manifest import ANEW, FLOAT, MANIFEST, NOVELTY, PROBABILITIES, check_unchanged, read_manifest
+from export.predictors import Seen
+from export.writers.class_maps import MAPS
 from finetune.device import init_device, let_ctrl_c_through, usable_cores, without_kernel_guard
+from finetune.insight.novelty import load_novelty
+from finetune.run_folder import ckpt_path
 
 BATCH_SIZE = 8  # pictures, at most
 INPUT_FORMS = ("image", "tensor")  # in the order in which a bundle's files are preferred
 
-Answers = tuple[np.ndarray, Optional[np.ndarray]]  # probabilities (B, C), class maps (B, C, H', W')
-
 
 class Served:
-    """uint8 pictures (B, H, W, 3) -> `Answers`; to be called by up to `workers` threads at a time, best with up to
+    """uint8 pictures (B, H, W, 3) -> what is `Seen`; to be called by up to `workers` threads at a time, best with up to
     `together` of the pictures that wait."""
 
     def __init__(self, bundle: Path, run: Path | None, manifest: dict, network, source: str):
@@ -38,9 +39,10 @@ class Served:
         self.source = source  # the file that answers, in words
         self.runtime, self.workers, self.together = network.runtime, network.workers, network.together
         self.no_maps = network.no_maps  # None, or the reason why there are none
+        self.novelty_threshold = manifest["novelty"]["threshold"] if network.tells_novelty else None
         self.network = network
 
-    def __call__(self, images: np.ndarray) -> Answers:
+    def __call__(self, images: np.ndarray) -> Seen:
         return self.network(images)
 
 
@@ -63,6 +65,8 @@ class OpenVinoNetwork:
 
         take_pixels(model, spec, input_form)
         self.no_maps = None if with_class_maps(model) else "not_linear"
+        self._outputs = [output.name for output in model.graph.output]
+        self.tells_novelty = NOVELTY in self._outputs
         self.workers = threads or usable_cores()
         settings = {
             "INFERENCE_PRECISION_HINT": "f32",  # not stated, it is bf16 wherever the chip has it
@@ -77,11 +81,12 @@ class OpenVinoNetwork:
                 self._idle.put(compiled.create_infer_request())
             self(np.zeros((1, *spec.size, spec.channels), np.uint8))  # the first kernel reads the guard's variable
 
-    def __call__(self, images: np.ndarray) -> Answers:
+    def __call__(self, images: np.ndarray) -> Seen:
         request = self._idle.get()
         try:
-            found = request.infer([images])
-            return found[0].copy(), None if self.no_maps else found[1].copy()
+            answer = request.infer([images])
+            found = {name: answer[place].copy() for place, name in enumerate(self._outputs)}
+            return Seen(found[PROBABILITIES], found.get(NOVELTY), None if self.no_maps else found[MAPS])
         finally:
             self._idle.put(request)
 
@@ -99,9 +104,10 @@ class MindirNetwork:
 
         init_device("CPU", threads=threads)
         self._predict = MindirPredictor(model, threads, key)
+        self.tells_novelty = self._predict.novelty_threshold is not None
 
-    def __call__(self, images: np.ndarray) -> Answers:
-        return self._predict(images), None
+    def __call__(self, images: np.ndarray) -> Seen:
+        return self._predict.look(images)
 
 
 def open_served(path: Path, threads: int = 0, key: bytes | None = None) -> Served:
@@ -142,11 +148,12 @@ def open_network(bundle: Path, run: Path | None, manifest: dict, threads: int, k
     if run and not key and not any("encryption" in facts for facts in manifest["models"].values()):
         init_device("CPU", threads=threads)
         from export.writers.onnx_file import onnx_model
-        from finetune.trained import ckpt_path, load_trained
+        from finetune.trained import load_trained
 
         trained = load_trained(run)
         if trained.backbone:
-            network = OpenVinoNetwork(onnx_model(trained, "image"), spec, "image", threads)
+            novelty = load_novelty(run) if manifest.get("novelty") else None
+            network = OpenVinoNetwork(onnx_model(trained, "image", novelty=novelty), spec, "image", threads)
             return network, f"{ckpt_path(Path(), trained.name).as_posix()} as ONNX, made in memory"
     name = preferred(manifest, "MINDIR")
     if name is None:
@@ -185,7 +192,7 @@ def check_golden(served: Served) -> None:
         wanted = np.array([[picture["probabilities"][name] for name in served.classes] for picture in pictures])
     except Exception as error:  # NumPy raises nearly any type on a damaged head
         raise InputError(f"{served.bundle / 'golden'}: not readable ({error}). {ANEW}") from error
-    difference = np.abs(served(images)[0] - wanted).max()
+    difference = np.abs(served(images).probabilities - wanted).max()
     if not difference <= expected["tolerance"]:
         raise InputError(
             f"{served.source}: on the golden pictures probabilities differ by up to {difference:.1e} from those of the "

@@ -24,6 +24,15 @@ ANSWER = {
         "predicted": {"type": "string"},
         "confidence": NUMBER,
         "sure": {"type": ["boolean", "null"], "description": "null where no threshold was fitted"},
+        "unlike": {
+            "type": ["boolean", "null"],
+            "description": "is the picture unlike the training pictures? null where this model cannot tell",
+        },
+        "novelty": {
+            "type": ["number", "null"],
+            "description": "how far its features are from those of the training pictures, squared: unlike is what "
+            "exceeds the manifest's threshold",
+        },
         "probabilities": {"type": "object", "additionalProperties": NUMBER, "description": "as the model gives them"},
         "size": {"type": "array", "items": {"type": "integer"}, "description": "width, height, upright"},
         "seen": {

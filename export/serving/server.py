@@ -21,6 +21,7 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 
 from datasets.base import InputError
+from export.predictors import Seen
 from export.serving.batcher import Batcher, Full
 from export.serving.card import Card
 from export.serving.guard import STANDSTILL_SECONDS, UPLOAD_BYTES, Guard, PatientProtocol
@@ -99,16 +100,17 @@ class Application:
 
     async def answer(self, name: str, content: bytes, with_maps: bool) -> dict | Refusal:
         try:
-            prepared, probabilities, maps = await asyncio.wrap_future(self.batcher.submit(content))
+            prepared, seen = await asyncio.wrap_future(self.batcher.submit(content))
         except Refusal as refusal:
             return refusal
         except Full:
             return Refusal(503, "busy", "The server is stopping, or too many pictures are waiting.")
-        return self.facts(name, prepared, probabilities, maps if with_maps else None)
+        return self.facts(name, prepared, seen, with_maps)
 
-    def facts(self, name: str, prepared: Prepared, probabilities: np.ndarray, maps: np.ndarray | None) -> dict:
-        """What the description calls an answer."""
+    def facts(self, name: str, prepared: Prepared, seen: Seen, with_maps: bool) -> dict:
+        """What the description calls an answer. `seen`: of one picture."""
         classes, confidence = self.served.classes, self.served.confidence
+        probabilities, maps = seen.probabilities, seen.maps if with_maps else None
         certain, sure = float(probabilities.max()), None
         if confidence:
             certain = float(temper(probabilities[None], confidence["temperature"]).max())
@@ -119,6 +121,8 @@ class Application:
             "predicted": classes[probabilities.argmax()],
             "confidence": certain,
             "sure": sure,
+            "unlike": None if seen.novelty is None else bool(seen.novelty > self.served.novelty_threshold),
+            "novelty": None if seen.novelty is None else float(seen.novelty),
             "probabilities": dict(zip(classes, probabilities.astype(float).tolist())),
             "size": list(prepared.size),
             "seen": list(prepared.seen),

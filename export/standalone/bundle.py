@@ -17,6 +17,7 @@ from preprocessing import ImageSpec, normalise
 
 MANIFEST = "manifest.json"
 LABELS = "labels.txt"
+PROBABILITIES, NOVELTY = "probabilities", "novelty"  # outputs of a model file
 
 
 class Drift(Exception):
@@ -69,7 +70,7 @@ class MindIR:
     def here() -> bool:
         return importlib.util.find_spec("mindspore") is not None
 
-    def __init__(self, path: Path, input_form: str, key: bytes | None):
+    def __init__(self, path: Path, facts: dict, key: bytes | None):
         os.environ.setdefault("GLOG_v", "3")  # errors only
         # On AVX-512 processors MindSpore 2.10 runs some convolutions ten times slower than with AVX2.
         os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
@@ -81,8 +82,9 @@ class MindIR:
         decryption = {"dec_key": key, "dec_mode": "AES-GCM"} if key else {}
         self._graph = ms.nn.GraphCell(ms.load(str(path), **decryption))
 
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        return self._graph(self._tensor(x)).asnumpy()
+    def __call__(self, x: np.ndarray) -> list[np.ndarray]:
+        found = self._graph(self._tensor(x))
+        return [one.asnumpy() for one in (found if isinstance(found, tuple) else [found])]
 
 
 class Onnx:
@@ -94,17 +96,17 @@ class Onnx:
     def here() -> bool:
         return importlib.util.find_spec("onnxruntime") is not None
 
-    def __init__(self, path: Path, input_form: str, key: None):
+    def __init__(self, path: Path, facts: dict, key: None):
         import onnxruntime
 
-        self._input = input_form
+        self._input, self._outputs = facts["input_form"], facts["outputs"]
         options = onnxruntime.SessionOptions()
         # Without it sums of int8 overflow on x86 processors that lack VNNI.
         options.add_session_config_entry("session.x64quantprecision", "1")
         self._session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
 
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        return self._session.run(None, {self._input: x})[0]
+    def __call__(self, x: np.ndarray) -> list[np.ndarray]:
+        return self._session.run(self._outputs, {self._input: x})
 
 
 class MindSporeLite:
@@ -116,11 +118,11 @@ class MindSporeLite:
     def here() -> bool:
         return lite.lite_python() is not None
 
-    def __init__(self, path: Path, input_form: str, key: None):
-        self._tensor = input_form == "tensor"
-        self._run = lite.Lite(path)
+    def __init__(self, path: Path, facts: dict, key: None):
+        self._tensor = facts["input_form"] == "tensor"
+        self._run = lite.Lite(path, 0, facts["outputs"])
 
-    def __call__(self, x: np.ndarray) -> np.ndarray:
+    def __call__(self, x: np.ndarray) -> list[np.ndarray]:
         return self._run(x.transpose(0, 2, 3, 1) if self._tensor else x)
 
 
@@ -128,10 +130,10 @@ RUNTIMES = {"ONNX": Onnx, "MINDIR": MindIR, "LITE": MindSporeLite}  # in the ord
 
 
 class Model:
-    """A model file as a function: uint8 pictures (B, H, W, 3) -> probabilities (B, C). Raises Drift for a wrong key."""
+    """A model file as a function: uint8 pictures (B, H, W, 3) -> {output: (B, ...)}. Raises Drift for a wrong key."""
 
     def __init__(self, folder: Path, manifest: dict, name: str, key: bytes | None = None):
-        facts = manifest["models"][name]
+        facts = {"outputs": [PROBABILITIES], **manifest["models"][name]}  # older manifests do not say
         wrong = wrong_key(facts, key)
         if wrong:
             raise Drift(f"{name}: {wrong}")
@@ -139,20 +141,21 @@ class Model:
         self.spec = image_spec(manifest)
         self.input_form = facts["input_form"]
         self.batch_size = facts["input"]["shape"][0]  # -1: any
-        self.runtime = RUNTIMES[facts["file_format"]](folder / name, self.input_form, key)
+        self.outputs = facts["outputs"]
+        self.runtime = RUNTIMES[facts["file_format"]](folder / name, facts, key)
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
+    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
         return self.compute(normalise(images, self.spec) if self.input_form == "tensor" else images)
 
-    def compute(self, x: np.ndarray) -> np.ndarray:
+    def compute(self, x: np.ndarray) -> dict[str, np.ndarray]:
         """Any number of inputs in the file's input form. Where its batch size is fixed, the last one fills it up."""
         if self.batch_size == -1:
-            return self.runtime(x)
+            return dict(zip(self.outputs, self.runtime(x)))
         found = []
         for start in range(0, len(x), self.batch_size):
             rows = np.minimum(np.arange(start, start + self.batch_size), len(x) - 1)
             found.append(self.runtime(x[rows]))
-        return np.concatenate(found)[: len(x)]
+        return {name: np.concatenate(pieces)[: len(x)] for name, pieces in zip(self.outputs, zip(*found))}
 
 
 def wrong_key(facts: dict, key: bytes | None) -> str | None:

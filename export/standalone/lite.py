@@ -1,7 +1,7 @@
 """MindSpore Lite, by a Python of its own: its wheels are for other versions of Python than ours.
 
     python lite.py convert in.onnx out.ms [--weight_fp16]     needs mindspore_lite
-    python lite.py run model.ms                               the same; arrays in on standard input, arrays out
+    python lite.py run model.ms THREADS OUTPUT ...            the same; arrays in on standard input, arrays out
 
 `Lite` starts the second one and asks it. Which Python: the variable MINDSPORE_LITE_PYTHON, else this one. The package
 index has mindspore-lite 2.0.0 for Python 3.7 on Linux x86-64, and this file keeps to what that version understands.
@@ -33,11 +33,13 @@ def lite_python() -> str | None:
 
 
 class Lite:
-    """A .ms file as a function of one batch; raises RuntimeError where it does not run."""
+    """A .ms file as a function of one batch, which gives the outputs of these names; raises RuntimeError where it does
+    not run."""
 
-    def __init__(self, path: Path, threads: int = 0):
+    def __init__(self, path: Path, threads: int, outputs: list[str]):
         self._process = None
-        command = [lite_python(), str(Path(__file__)), "run", str(path), str(threads)]
+        self._outputs = outputs
+        command = [lite_python(), str(Path(__file__)), "run", str(path), str(threads), *outputs]
         # A pipe that nobody reads would fill up, and then it waits for ever.
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  open as long as the process
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._said}
@@ -46,10 +48,10 @@ class Lite:
         except OSError as error:
             raise RuntimeError(f"{command[0]} cannot be started ({error.strerror}); see {VARIABLE}") from error
 
-    def __call__(self, batch: np.ndarray) -> np.ndarray:
+    def __call__(self, batch: np.ndarray) -> list[np.ndarray]:
         try:
             send(self._process.stdin, batch)
-            return receive(self._process.stdout)
+            return [receive(self._process.stdout) for _ in self._outputs]
         except (OSError, EOFError, ValueError):  # it has ended
             self._process.kill()
             self._process.wait()
@@ -102,8 +104,8 @@ def convert(onnx: str, path: str, weight_fp16: bool) -> None:
     converter.convert(mindspore_lite.FmkType.ONNX, onnx, path[: -len(".ms")])  # which it adds
 
 
-def run(path: str, threads: int) -> None:
-    """Answer arrays with arrays until the input ends."""
+def run(path: str, threads: int, outputs: list) -> None:
+    """Answer each array with those of the outputs until the input ends."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what the library prints is no answer
     import mindspore_lite
@@ -123,7 +125,8 @@ def run(path: str, threads: int) -> None:
         if list(batch.shape) != given.shape:
             raise ValueError(f"an input of shape {given.shape} is wanted, {list(batch.shape)} was given")
         given.set_data_from_numpy(batch)
-        send(answers, model.predict([given])[0].get_data_to_numpy())
+        for _, found in zip(outputs, model.predict([given])):  # in the order of the graph; names are the converter's
+            send(answers, found.get_data_to_numpy())
 
 
 if __name__ == "__main__":
@@ -131,4 +134,4 @@ if __name__ == "__main__":
     if verb == "convert":
         convert(arguments[0], arguments[1], "--weight_fp16" in arguments)
     else:
-        run(arguments[0], int(arguments[1]))
+        run(arguments[0], int(arguments[1]), arguments[2:])

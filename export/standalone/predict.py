@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 from bundle import (
+    NOVELTY,
+    PROBABILITIES,
     Drift,
     Model,
     certainty,
@@ -58,7 +60,9 @@ def predict(model: Model, manifest: dict, paths: list[Path]) -> tuple[list[dict]
         left_out.update({chunk[i]: reason for i, reason in damaged.items()})
         good = [i for i in range(len(chunk)) if i not in damaged]
         if good:
-            rows += [row_of(chunk[i], p, manifest) for i, p in zip(good, model(images[good]))]
+            found = model(images[good])
+            novelty = found.get(NOVELTY, [None] * len(good))
+            rows += [row_of(chunk[i], p, n, manifest) for i, p, n in zip(good, found[PROBABILITIES], novelty)]
     return rows, left_out
 
 
@@ -70,14 +74,20 @@ def expand(paths: list[Path]) -> list[Path]:
     return found
 
 
-def row_of(path: Path, probabilities: np.ndarray, manifest: dict) -> dict:
+def row_of(path: Path, probabilities: np.ndarray, novelty: float | None, manifest: dict) -> dict:
+    """`novelty`: None where the model file does not tell it."""
     classes = manifest["classes"]
     confidence, sure = certainty(probabilities, manifest)
+    unlike = {}
+    if novelty is not None:
+        far = novelty > manifest["novelty"]["threshold"]
+        unlike = {"unlike": "yes" if far else "no", "novelty": f"{novelty:.6f}"}
     return {
         "path": str(path),
         "predicted": classes[probabilities.argmax()],
         "confidence": f"{confidence:.6f}",
         **({} if sure is None else {"sure": "yes" if sure else "no"}),
+        **unlike,
         **{f"p_{name}": f"{p:.8f}" for name, p in zip(classes, probabilities)},
     }
 
@@ -102,8 +112,9 @@ def main() -> int:
     for path, reason in left_out.items():
         print(f"left out: {path}: {reason}", file=sys.stderr)
     for row in rows:
-        not_sure = "  not sure" if row.get("sure") == "no" else ""
-        print(f"{row['path']}  {row['predicted']}  {100 * float(row['confidence']):.1f} %{not_sure}")
+        words = "  not sure" if row.get("sure") == "no" else ""
+        words += "  unlike the training pictures" if row.get("unlike") == "yes" else ""
+        print(f"{row['path']}  {row['predicted']}  {100 * float(row['confidence']):.1f} %{words}")
     if arguments.csv and rows:
         with arguments.csv.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(rows[0]))

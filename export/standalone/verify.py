@@ -16,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 from bundle import (
+    NOVELTY,
+    PROBABILITIES,
     Drift,
     Model,
     changed_files,
@@ -33,6 +35,7 @@ from preprocessing import normalise, to_array
 # average between 11.3 and 13.0. Another size, crop, filter or order of colours moves pixels by much more.
 DECODER_LEVELS, DECODER_MEAN_LEVELS = 8, 0.5
 TENSOR_TOLERANCE = 1e-5  # of normalised values: plain arithmetic on the same numbers
+LEAST_NOVELTY = 0.1  # a smaller one differs as a share of this
 
 
 def verify(folder: Path, key_file: Path | None) -> list[str]:
@@ -100,28 +103,35 @@ def check_preprocessing(folder: Path, manifest: dict, expected: dict, inputs: di
 
 
 def check_model(folder: Path, manifest: dict, name: str, expected: dict, inputs: dict, key: bytes | None) -> list[str]:
-    """The stored inputs -> the expected probabilities, by class name."""
+    """The stored inputs -> the expected probabilities, by class name, and the expected novelty."""
     classes = manifest["classes"]
     try:
         model = Model(folder, manifest, name, key)
-        found = model.compute(inputs[model.input_form])
+        answers = model.compute(inputs[model.input_form])
+        found = answers[PROBABILITIES]
         wanted, tolerance = answers_of(name, classes, expected)
         difference = np.abs(found - wanted).max()
+        told = [picture["novelty"] for picture in expected["pictures"]] if NOVELTY in answers else []
+        novelty_difference = (np.abs(answers[NOVELTY] - told) / np.maximum(told, LEAST_NOVELTY)).max() if told else 0.0
     except Drift as drift:
         return [str(drift)]
     except KeyError as error:
-        return [f"{name}: golden/expected.json does not know the class {error}"]
+        return [f"{name}: golden/expected.json does not know {error}"]
     except Exception as error:  # runtimes raise all kinds
         return [f"{name}: does not run here ({(str(error).strip() or repr(error)).splitlines()[0]})"]
     faults = []
     if not difference <= tolerance:
         faults.append(f"{name}: probabilities differ by up to {difference:.1e}, allowed {tolerance:.0e}")
+    if told and not novelty_difference <= expected["novelty_tolerance"]:
+        allowed = expected["novelty_tolerance"]
+        faults.append(f"{name}: novelty differs by up to {100 * novelty_difference:.2g} %, allowed {100 * allowed:g} %")
     for picture, row, right in zip(expected["pictures"], found, wanted):
         if right.max() - right[row.argmax()] > tolerance:
             faults.append(f"{name}: golden/{picture['file']} is {classes[row.argmax()]}, not {classes[right.argmax()]}")
     if not faults:
         than = " to its own answers when it was exported" if name in expected["less_precision"] else ""
-        print(f"ok  {name}: largest difference of a probability {difference:.1e}{than}")
+        and_novelty = f", of novelty {100 * novelty_difference:.1e} %" if told else ""
+        print(f"ok  {name}: largest difference of a probability {difference:.1e}{than}{and_novelty}")
     return faults
 
 

@@ -1,4 +1,5 @@
-"""Write the trained network as .ms for MindSpore Lite: pictures (B, ...) -> probabilities (B, C), channels last.
+"""Write the trained network as .ms for MindSpore Lite: pictures (B, ...), channels last -> probabilities (B, C), and
+novelty (B,) where it is told.
 
 By the converter of the package at PACKAGE_ROOT_PATH, from MindIR, where that variable is set (MindSpore Lite's
 documentation, "Device-side Models Conversion"); else by the Python that has MindSpore Lite, from our ONNX.
@@ -16,12 +17,20 @@ from datasets.base import InputError
 from export.standalone.lite import convert_onnx, last_line
 from export.writers.mindir import write_mindir
 from export.writers.onnx_file import write_onnx
+from finetune.insight.novelty import Novelty
 from finetune.trained import Trained
 
 PACKAGE = "PACKAGE_ROOT_PATH"
 
 
-def write_lite(trained: Trained, path: Path, input_form: str, batch_size: int, weight_fp16: bool = False) -> None:
+def write_lite(
+    trained: Trained,
+    path: Path,
+    input_form: str,
+    batch_size: int,
+    weight_fp16: bool = False,
+    novelty: Novelty | None = None,
+) -> None:
     """`weight_fp16`: the weights are stored in half precision and computed with in float32.
 
     Raises:
@@ -32,11 +41,11 @@ def write_lite(trained: Trained, path: Path, input_form: str, batch_size: int, w
         try:
             if by_package:
                 mindir = Path(place, "network.mindir")
-                write_mindir(trained, mindir, input_form, batch_size)
+                write_mindir(trained, mindir, input_form, batch_size, novelty=novelty)
                 convert_mindir(Path(by_package), mindir, path, weight_fp16)
             else:
                 onnx = Path(place, "network.onnx")
-                write_onnx(trained, onnx, input_form, batch_size)
+                write_onnx(trained, onnx, input_form, batch_size, novelty)
                 convert_onnx(onnx, path, weight_fp16)
         except (OSError, RuntimeError) as error:
             by = f"the converter at {PACKAGE}={by_package}" if by_package else "MindSpore Lite's Python"

@@ -1,4 +1,4 @@
-"""Write the trained network as MindIR: pictures (B, ...) -> probabilities (B, C)."""
+"""Write the trained network as MindIR: pictures (B, ...) -> probabilities (B, C), and novelty (B,) where told."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import mindspore as ms
-from mindspore import nn
+from mindspore import nn, ops
 
 from datasets.image import ImageSpec, mean_and_std
 from export.key import MODE
+from finetune.insight.novelty import LEAST_LENGTH, Novelty
 from finetune.trained import Trained
-from finetune.training.networks import Classifier, Probabilities
+from finetune.training.networks import Classifier, Probabilities, ProbabilitiesAndFeatures
 from pretrained.fold import FoldedMobileNetV2, fold
 
 
@@ -31,6 +32,24 @@ class FromPixels(nn.Cell):
         return self.network(x.transpose(0, 3, 1, 2))
 
 
+class WithNovelty(nn.Cell):
+    """A classifier -> probabilities (B, C), and novelty (B,) of its features as `finetune.insight.novelty` has it."""
+
+    def __init__(self, classifier: Classifier, novelty: Novelty):
+        super().__init__(auto_prefix=False)
+        self.network = ProbabilitiesAndFeatures(classifier)
+        self.mean = ms.Parameter(ms.Tensor(novelty.mean), name="novelty_mean", requires_grad=False)
+        self.axes = ms.Parameter(ms.Tensor(novelty.axes), name="novelty_axes", requires_grad=False)
+        self.scale = novelty.scale
+
+    def construct(self, x):
+        probabilities, features = self.network(x)
+        length = ops.maximum((features * features).sum(1, keepdims=True).sqrt(), LEAST_LENGTH)
+        d = features / length - self.mean
+        along = ops.matmul(d, self.axes)
+        return probabilities, self.scale * (d * d).sum(1) - (along * along).sum(1)
+
+
 def write_mindir(
     trained: Trained,
     path: Path,
@@ -38,13 +57,15 @@ def write_mindir(
     batch_size: int | None = None,
     key: bytes | None = None,
     keep_batchnorm: bool = False,
+    novelty: Novelty | None = None,
 ) -> None:
     """`input_form` as in `export.manifest`. `nn.GraphCell` runs the file with `batch_size` pictures; None: any.
 
     BatchNorm of a backbone is folded into the convolutions before it, which leaves fewer operations; kept, the
     graph has the operations of the training.
     """
-    network = Probabilities(trained.network if keep_batchnorm or trained.backbone is None else folded(trained))
+    network = trained.network if keep_batchnorm or trained.backbone is None else folded(trained)
+    network = Probabilities(network) if novelty is None else WithNovelty(network, novelty)
     channels = trained.image.channels
     inputs = ms.Tensor(shape=[batch_size, channels, *trained.image.size], dtype=ms.float32)
     if input_form == "image":

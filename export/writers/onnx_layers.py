@@ -19,14 +19,18 @@ from finetune.training.networks import MLP, Dropout, Head, LeNet5
 
 
 class Graph:
-    """Nodes and arrays in the making; each step takes the name of a tensor and gives that of the next."""
+    """Nodes and arrays in the making; each step takes the name of a tensor and gives that of the next.
 
-    def __init__(self):
-        self.nodes, self.arrays = [], []
+    `prefix` is that of all names but those of parameters, where one graph becomes a part of another.
+    """
+
+    def __init__(self, prefix: str = ""):
+        self.prefix, self.nodes, self.arrays = prefix, [], []
 
     def array(self, values) -> str:
         """A parameter is called as in the network, with underscores."""
-        name = values.name.replace(".", "_") if isinstance(values, ms.Parameter) else f"array{len(self.arrays)}"
+        name = f"{self.prefix}array{len(self.arrays)}"
+        name = values.name.replace(".", "_") if isinstance(values, ms.Parameter) else name
         values = values.asnumpy() if isinstance(values, ms.Tensor) else np.asarray(values)
         self.arrays.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
         return name
@@ -35,7 +39,7 @@ class Graph:
         return self.array(np.float32(value))
 
     def node(self, operator: str, *inputs: str, **attributes) -> str:
-        name = f"{operator.lower()}{len(self.nodes)}"
+        name = f"{self.prefix}{operator.lower()}{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, list(inputs), [name], **attributes))
         return name
 

@@ -70,17 +70,13 @@ def novelty_of_a_run(
             rows = np.concatenate([split.train, split.valid])
             fitted = novelty.fit_novelty(found.rows[rows], groups[rows], seed=config.seed)
         fitted.save(folder)
-        unlike = fitted(tuned["eval"] if tuned else found.rows[split.eval]) > fitted.threshold
+        unlike = fitted(tuned["eval"] if tuned else found.rows[split.eval]) > novelty.THRESHOLD
     except Exception as error:  # a by-product never costs the product
         log.warning("novelty: failed (%s: %s)", type(error).__name__, error)
         return None
     share = float(unlike.mean())
-    log.info(
-        "novelty: a picture is unlike the training pictures from a distance of %.3f on; %.1f %% of the evaluation "
-        "pictures are",
-        *(fitted.threshold, 100 * share),
-    )
-    return {"threshold": fitted.threshold, "evaluation_unlike": share}
+    log.info("novelty: %.1f %% of the evaluation pictures are unlike the training pictures", 100 * share)
+    return {"evaluation_unlike": share}
 
 
 def alone(config: Config, device: Device, folder: Path | None) -> Path:

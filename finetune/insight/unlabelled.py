@@ -23,7 +23,7 @@ from finetune.evaluation.calibrate import temper
 from finetune.features.cache import extract
 from finetune.features.engines.choose import choose_engine
 from finetune.insight import sheet
-from finetune.insight.novelty import Novelty, load_novelty
+from finetune.insight.novelty import THRESHOLD, Novelty, columns, load_novelty
 from finetune.run_folder import read_json
 from finetune.trained import load_trained
 from finetune.training.predictor import Predictor
@@ -86,7 +86,7 @@ def ranked(
     novelty_rank = np.empty(len(order), int)
     novelty_rank[np.argsort(-distances, kind="stable")] = np.arange(1, len(order) + 1)
     for line, distance, place in zip(lines, distances, novelty_rank.tolist()):
-        line |= {**novelty.columns(distance), "novelty_rank": place}
+        line |= {**columns(distance, THRESHOLD), "novelty_rank": place}
     return lines
 
 

@@ -217,6 +217,19 @@ def from_scratch(config: ModelConfig, shape: tuple[int, int, int], class_count: 
     return LeNet5(shape, class_count, config, rng)
 
 
+class ProbabilitiesAndFeatures(nn.Cell):
+    """A classifier with a softmax behind it that also shows the features that its head is given."""
+
+    def __init__(self, classifier: Classifier):
+        super().__init__(auto_prefix=False)
+        self.backbone, self.head = classifier.backbone, classifier.head
+        self.softmax = nn.Softmax(axis=-1)
+
+    def construct(self, x):
+        features = self.backbone(x)
+        return self.softmax(self.head(features)), features
+
+
 class Probabilities(nn.Cell):
     """Any of these networks with a softmax behind it: what is evaluated and exported."""
 

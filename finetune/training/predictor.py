@@ -6,7 +6,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from finetune.training.networks import Probabilities
+from finetune.training.networks import Classifier, Probabilities, ProbabilitiesAndFeatures
 from pretrained.mobilenet_v2 import MobileNetV2
 
 VALUES_AT_ONCE = 2**22  # that go into the network: rows in front of a cut are large
@@ -31,6 +31,19 @@ class Predictor:
             for start in range(0, len(x), at_once)
         ]
         return np.concatenate(pieces)
+
+
+class WithFeatures:
+    """A classifier as a function: normalised pictures (B, 3, H, W) -> probabilities (B, C), features (B, D)."""
+
+    def __init__(self, classifier: Classifier):
+        self.cell = ProbabilitiesAndFeatures(classifier)
+        self.cell.set_train(False)
+        self.cell.set_inputs(ms.Tensor(shape=[None, 3, None, None], dtype=ms.float32))  # one graph for any B
+
+    def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        probabilities, features = self.cell(ms.Tensor(x))
+        return probabilities.asnumpy(), features.asnumpy()
 
 
 class LastMap:

@@ -2,7 +2,7 @@
 //
 //     classify BUNDLE photo.jpg ... [--model mobilenetv2.ms] [--pixels FILE]
 //
-// Prints `path  class  confidence` a picture. --pixels also writes what the network sees, uint8 height x width x 3 in
+// Prints `path  class  confidence` a picture, and what is not sure or unlike the training pictures. --pixels also writes what the network sees, uint8 height x width x 3 in
 // RGB, one picture after the other. Exit status: 0 done, 1 a picture or file cannot be read, 2 wrong arguments.
 //
 // A picture goes the way that `preprocessing.py` of the bundle describes: decoded (reduced by libjpeg where it is large),
@@ -338,10 +338,17 @@ std::vector<float> normalised(const std::vector<uint8_t> &pixels, const json &sp
   return tensor;
 }
 
+using Outputs = std::vector<std::vector<float>>;  // of one picture, in the order of the manifest
+
 struct Runtime {
   virtual ~Runtime() = default;
-  virtual std::vector<float> operator()(void *input, size_t bytes) = 0;  // probabilities
+  virtual Outputs operator()(void *input, size_t bytes) = 0;
 };
+
+// Older manifests do not say.
+std::vector<std::string> outputs_of(const json &facts) {
+  return facts.value("outputs", std::vector<std::string>{"probabilities"});
+}
 
 #ifdef WITH_LITE
 struct Lite : Runtime {
@@ -354,14 +361,18 @@ struct Lite : Runtime {
       throw std::runtime_error(path + ": not read by MindSpore Lite");
   }
 
-  std::vector<float> operator()(void *input, size_t bytes) override {
+  Outputs operator()(void *input, size_t bytes) override {
     auto inputs = model.GetInputs();
     if (inputs[0].DataSize() != bytes) throw std::runtime_error("the model takes another input than its manifest says");
     std::memcpy(inputs[0].MutableData(), input, bytes);
     std::vector<mindspore::MSTensor> outputs;
     if (model.Predict(inputs, &outputs) != mindspore::kSuccess) throw std::runtime_error("MindSpore Lite failed");
-    const auto *first = static_cast<const float *>(outputs[0].Data().get());
-    return {first, first + outputs[0].ElementNum()};
+    Outputs found;
+    for (const auto &output : outputs) {
+      const auto *first = static_cast<const float *>(output.Data().get());
+      found.emplace_back(first, first + output.ElementNum());
+    }
+    return found;
   }
 };
 #endif
@@ -371,10 +382,12 @@ struct Onnx : Runtime {
   Ort::Env env{ORT_LOGGING_LEVEL_ERROR};
   Ort::Session session{nullptr};
   std::string name;
+  std::vector<std::string> outputs;
   bool pixels;
   std::vector<int64_t> shape;
 
-  Onnx(const std::string &path, const json &facts) : name(facts["input_form"]), pixels(name == "image") {
+  Onnx(const std::string &path, const json &facts)
+      : name(facts["input_form"]), outputs(outputs_of(facts)), pixels(name == "image") {
     Ort::SessionOptions options;
     options.AddConfigEntry("session.x64quantprecision", "1");  // int8 on processors without VNNI, see the docs
     const std::basic_string<ORTCHAR_T> place(path.begin(), path.end());
@@ -383,14 +396,19 @@ struct Onnx : Runtime {
     shape[0] = 1;
   }
 
-  std::vector<float> operator()(void *input, size_t bytes) override {
+  Outputs operator()(void *input, size_t bytes) override {
     const auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
     const auto kind = pixels ? ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8 : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
     auto given = Ort::Value::CreateTensor(memory, input, bytes, shape.data(), shape.size(), kind);
-    const char *in = name.c_str(), *out = "probabilities";
-    auto found = session.Run(Ort::RunOptions{}, &in, &given, 1, &out, 1);
-    const float *first = found[0].GetTensorData<float>();
-    return {first, first + found[0].GetTensorTypeAndShapeInfo().GetElementCount()};
+    const char *in = name.c_str();
+    std::vector<const char *> names;
+    for (const auto &output : outputs) names.push_back(output.c_str());
+    Outputs found;
+    for (const auto &output : session.Run(Ort::RunOptions{}, &in, &given, 1, names.data(), names.size())) {
+      const float *first = output.GetTensorData<float>();
+      found.emplace_back(first, first + output.GetTensorTypeAndShapeInfo().GetElementCount());
+    }
+    return found;
   }
 };
 #endif
@@ -438,6 +456,13 @@ double confidence(const std::vector<float> &probabilities, const json &facts) {
   return 1 / sum;
 }
 
+// Is the picture unlike the training pictures? No, where the file does not tell.
+bool unlike(const Outputs &found, const json &manifest, const json &facts) {
+  const auto names = outputs_of(facts);
+  const size_t place = std::find(names.begin(), names.end(), "novelty") - names.begin();
+  return place < names.size() && found.at(place).at(0) > manifest["novelty"]["threshold"].get<double>();
+}
+
 int main(int count, char **values) {
   std::vector<std::string> arguments(values + 1, values + count), pictures;
   std::string bundle, wanted, pixels_path;
@@ -475,18 +500,20 @@ int main(int count, char **values) {
     try {
       auto pixels = prepared(read_file(path), spec);
       if (pixels_file.is_open()) pixels_file.write(reinterpret_cast<char *>(pixels.data()), pixels.size());
-      std::vector<float> found;
+      Outputs found;
       if (facts["input_form"] == "image") {
         found = (*model)(pixels.data(), pixels.size());
       } else {
         auto tensor = normalised(pixels, spec, facts["input"]["layout"] == "NHWC");
         found = (*model)(tensor.data(), tensor.size() * sizeof(float));
       }
-      const size_t best = std::max_element(found.begin(), found.end()) - found.begin();
-      const double certain = confidence(found, manifest["confidence"]);
+      const auto &shares = found.at(0);
+      const size_t best = std::max_element(shares.begin(), shares.end()) - shares.begin();
+      const double certain = confidence(shares, manifest["confidence"]);
       const bool sure = manifest["confidence"].is_null() || certain >= manifest["confidence"]["threshold"].get<double>();
-      std::printf("%s  %s  %.1f %%%s\n", path.c_str(), manifest["classes"][best].get<std::string>().c_str(),
-                  100 * certain, sure ? "" : "  not sure");
+      std::printf("%s  %s  %.1f %%%s%s\n", path.c_str(), manifest["classes"][best].get<std::string>().c_str(),
+                  100 * certain, sure ? "" : "  not sure",
+                  unlike(found, manifest, facts) ? "  unlike the training pictures" : "");
     } catch (const std::exception &error) {
       std::cerr << "left out: " << path << ": " << error.what() << "\n";
       status = 1;

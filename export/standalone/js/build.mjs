@@ -21,11 +21,11 @@ const BUNDLE = join(HERE, "..");
 const { values, positionals } = parseArgs({ allowPositionals: true, options: { model: { type: "string" } } });
 const place = positionals[0] ?? "classify.html";
 const manifest = JSON.parse(readFileSync(join(BUNDLE, "manifest.json"), "utf8"));
-const { name, models, classes, image, confidence } = manifest;
+const { name, models, classes, image, confidence, novelty } = manifest;
 const model = chosen(models, values.model);
 const runtime = dirname(createRequire(import.meta.url).resolve("onnxruntime-web"));
 const parts = {
-  FACTS: { name, classes, image, confidence, chosen: model, models: { [model]: models[model] } },
+  FACTS: { name, classes, image, confidence, novelty, chosen: model, models: { [model]: models[model] } },
   RUNTIME: readFileSync(join(runtime, "ort.wasm.bundle.min.mjs")),
   WASM: readFileSync(join(runtime, "ort-wasm-simd-threaded.wasm")),
   MODEL: readFileSync(join(BUNDLE, model)),

@@ -44,9 +44,10 @@ for (const path of positionals) {
   try {
     const content = readFileSync(path);
     const pixels = prepared(await decode(content), manifest.image, content[0] === 0xff && content[1] === 0xd8);
-    const { classes, sure } = await classify(ort, session, manifest, pixels);
+    const { classes, sure, unlike } = await classify(ort, session, manifest, pixels);
     const [{ name, confidence }] = classes;
-    console.log(`${path}  ${name}  ${(100 * confidence).toFixed(1)} %${sure ? "" : "  not sure"}`);
+    const words = `${sure ? "" : "  not sure"}${unlike ? "  unlike the training pictures" : ""}`;
+    console.log(`${path}  ${name}  ${(100 * confidence).toFixed(1)} %${words}`);
   } catch (error) {
     console.error(`left out: ${path}: ${error.message}`);
     process.exitCode = 1;

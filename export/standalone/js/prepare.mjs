@@ -60,8 +60,9 @@ export function normalised(pixels, spec) {
 }
 
 /**
- * A prepared picture -> {classes: [{name, confidence}, ...], sure}, the most likely first. Confidence is tempered as the
- * bundle's predict.py does it, and below the threshold of the manifest the answer is not sure.
+ * A prepared picture -> {classes: [{name, confidence}, ...], sure, unlike}, the most likely first. Confidence is tempered
+ * as the bundle's predict.py does it, and below the threshold of the manifest the answer is not sure. Unlike the training
+ * pictures is what lies beyond the other threshold; where the file does not tell, nothing is.
  */
 export async function classify(ort, session, manifest, pixels) {
   const facts = manifest.models[manifest.chosen];
@@ -77,7 +78,8 @@ export async function classify(ort, session, manifest, pixels) {
   const sum = logits.reduce((total, x) => total + Math.exp(x - most), 0);
   const classes = manifest.classes.map((name, i) => ({ name, confidence: Math.exp(logits[i] - most) / sum }));
   classes.sort((a, b) => b.confidence - a.confidence);
-  return { classes, sure: classes[0].confidence >= threshold };
+  const unlike = Boolean(found.novelty) && found.novelty.data[0] > manifest.novelty.threshold;
+  return { classes, sure: classes[0].confidence >= threshold, unlike };
 }
 
 /** The ONNX file of a bundle that is run here: in float, the one that takes pixels first. */
