@@ -72,7 +72,7 @@ def test_what_waits_is_computed_together_and_each_gets_its_own_answer():
     gate.entered.acquire()
     futures += [batcher.submit(picture(value)) for value in range(1, 7)]
     gate.open.set()
-    assert [future.result()[1].tolist() for future in futures] == [[value, value] for value in range(7)]
+    assert [future.result()[1].probabilities.tolist() for future in futures] == [[value, value] for value in range(7)]
     assert gate.sizes == [1, 4, 2]
     batcher.close()
 
@@ -99,7 +99,7 @@ def test_closing_finishes_what_was_accepted(workers):
     closing.start()
     gate.open.set()
     closing.join()
-    assert [future.result(0)[1][0] for future in futures] == list(range(20))
+    assert [future.result(0)[1].probabilities[0] for future in futures] == list(range(20))
     with pytest.raises(Full):
         batcher.submit(picture(1))
     batcher.close()

@@ -70,10 +70,12 @@ def test_the_threshold_of_held_out_rows():
     assert fit_novelty(x, np.arange(80), held_out)(held_out).max() == pytest.approx(1, abs=1e-5)
 
 
-def test_two_rows_give_numbers_and_equal_ones_an_error():
-    novelty = fit_novelty(np.eye(2, 5, dtype=np.float32), np.arange(2))
-    assert np.isfinite(novelty(np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32))).all()
-    for x in (np.ones((2, 5)), np.ones((9, 5)), np.zeros((4, 5))):
+def test_few_rows_give_numbers_and_two_or_equal_ones_an_error():
+    rng = np.random.default_rng(0)
+    for count in (3, 4, 7):
+        x = rng.normal(size=(count, 50)).astype(np.float32)
+        assert np.isfinite(fit_novelty(x, np.arange(count))(rng.normal(size=(3, 50)).astype(np.float32))).all()
+    for x in (np.eye(2, 5), np.ones((2, 5)), np.ones((9, 5)), np.zeros((4, 5))):
         with pytest.raises(ValueError, match="the same features"):
             fit_novelty(x.astype(np.float32), np.arange(len(x)))
     with pytest.raises(ValueError, match="one group"):

@@ -107,14 +107,14 @@ def fit_novelty(x: np.ndarray, groups: np.ndarray, held_out: np.ndarray | None =
             may tell them from new ones.
 
     Raises:
-        ValueError: nothing can be told from them: they are equal, or of one group.
+        ValueError: nothing can be told from so few rows, or from equal ones, or of one group.
     """
     x = unit(x)
     whole = Moments.of(x)
     found = gaussian(whole, x)
     names, place = np.unique(groups, return_inverse=True)
     if found.scale > MOST_SCALE or len(names) < 2:
-        raise ValueError("all training pictures have the same features, or are of one group")
+        raise ValueError("too few training pictures, or of the same features, or of one group")
     if held_out is not None:
         return found.within(upper_bound(found(held_out)))
     fold = np.random.default_rng(seed).permutation(len(names))[place] % min(FOLDS, len(names))
