@@ -25,7 +25,7 @@ from finetune.features.views import PLAIN, Views
 from finetune.storage.rows import held
 from finetune.trained import load_trained, save_trained
 from finetune.training.networks import Head
-from finetune.training.tail import Tail, tail_optimizer, tail_training
+from finetune.training.tail import tail_of, tail_optimizer, tail_training
 from finetune.training.trainer import Fitted, Trainer
 from finetune.training.unfinished import Unfinished
 from pretrained.fold import fold, multiply_adds, unfold
@@ -79,9 +79,8 @@ def tail_trainer(
     config: Config, device: Device, dataset: Dataset, backbone: Backbone, split: Split, head: Head
 ) -> Trainer:
     train, valid = cut_rows(config, device, dataset, backbone, split)
-    blocks, record = fold(backbone.network), backbone.record
     return Trainer(
-        Tail(blocks[config.model.cut :], train.shape[2:], record.pad_mode, without_dropout(head)),
+        tail_of(backbone, config.model.cut, train.shape, without_dropout(head), config.cache_dir),
         (train, dataset.labels[split.train]),
         (valid, dataset.labels[split.valid]),
         tail_training(config.train),
@@ -101,8 +100,8 @@ def train_tail(trainer: Trainer, unfinished: Unfinished) -> Fitted:
 def cut_rows(
     config: Config, device: Device, dataset: Dataset, backbone: Backbone, split: Split
 ) -> tuple[np.ndarray, np.ndarray]:
-    """float16 (V * N, C, H, W), all views of the training pictures, and the same of the plain validation pictures; left
-    in the store where they are many."""
+    """float16 (V * N, C, H, W), all views of the training pictures, and the same of the plain validation pictures; in
+    front of block 0 uint8 (V * N, H, W, 3); left in the store where they are many."""
     engine = choose_engine(backbone, device, config, config.model.cut)
     found = []
     for rows, views in ((split.train, views_of(config)), (split.valid, PLAIN)):
