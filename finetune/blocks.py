@@ -1,7 +1,8 @@
-"""The second training of a run: the last blocks of the backbone and the head, on what stands in front of the cut.
+"""The second training of a run: the last blocks of the backbone and the head, on what stands in front of the cut; or
+all blocks, on the pixels.
 
 head          trained on pooled features, in seconds                              as every run does
-cut           the input of block `model.train_from`, of each view of the training pictures    cache
+cut           the input of block `model.train_from`, of each view of the training pictures, or its pixels    cache
 blocks        a network that begins at the cut (`finetune.training.tail`) learns by the same Trainer
 backbone      gets the trained blocks back, and is saved with the head: one CKPT, for everybody after
 """
@@ -31,8 +32,9 @@ from finetune.training.unfinished import Unfinished
 from pretrained.fold import fold, multiply_adds, unfold
 from pretrained.weights import Backbone
 
-# Seconds of two cores for 1e9 multiply-adds, of a machine shared with other work: what a run says before it begins.
-FORWARD_SECONDS, TRAINING_SECONDS = 0.03, 0.05
+# Seconds of two cores for 1e9 multiply-adds, and to draw a view, of a machine shared with other work: what a run says
+# before it begins.
+FORWARD_SECONDS, TRAINING_SECONDS, DRAWING_SECONDS = 0.03, 0.05, 0.003
 
 log = logging.getLogger("finetune")
 
@@ -139,10 +141,11 @@ def time_needed(config: Config, backbone: Backbone, dataset: Dataset, threads: i
     cut, tail = config.model.cut, config.train.tail
     share = 1 - config.data.eval_fraction if dataset.parts is None else np.mean(np.array(dataset.parts) == "train")
     pictures, views = round(share * len(dataset)), config.data.views_per_picture
-    forward = views * pictures * sum(counts[:cut]) * FORWARD_SECONDS
-    training = 3 * tail.epochs * pictures * sum(counts[cut:]) * TRAINING_SECONDS
-    minutes = (forward + training) / 1e9 * 2 / threads / 60
+    forward = views * pictures * (sum(counts[:cut]) / 1e9 * FORWARD_SECONDS + DRAWING_SECONDS)
+    training = 3 * tail.epochs * pictures * sum(counts[cut:]) / 1e9 * TRAINING_SECONDS
+    minutes = (forward + training) * 2 / threads / 60
+    what = f"{config.model.train_from} and all behind it" if cut else "all blocks, from the pixels"
     return (
-        f"{config.model.train_from} and all behind it: {views} views of {pictures} training pictures, {tail.epochs} "
+        f"{what}: {views} views of {pictures} training pictures, {tail.epochs} "
         f"epochs; about {max(1, round(minutes))} minutes on {threads} threads, less what is cached"
     )

@@ -3,8 +3,8 @@
     python -m benchmarks.steps --pretrain_ckpt MOBILENETV2.ckpt [--peer_python PYTHON_WITH_TORCH]
 
 Both live side by side and take their turns of a few steps, one waiting while the other works: neither's threads may
-spin meanwhile (OMP_WAIT_POLICY=passive for both). The first turns of each warm up and do not count. That the work is equal is told by the losses, which must agree from the first step on. Writes
-nothing; prints a table of medians.
+spin meanwhile (OMP_WAIT_POLICY=passive for both). The first turns of each warm up and do not count. That the work is
+equal is told by the losses, which must agree from the first step on. Writes nothing; prints a table of medians.
 """
 
 from __future__ import annotations

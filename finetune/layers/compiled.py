@@ -92,29 +92,28 @@ class Kernels:
             func_type="aot",
             bprop=bias_bprop,
         )
+
+        def depthwise(name: str, out_shape) -> ops.Custom:
+            return ops.Custom(
+                f"{library}:{name}",
+                out_shape=out_shape,
+                out_dtype=lambda x, w, bias, how: x,
+                func_type="aot",
+                bprop=depthwise_bprop,
+            )
+
+        def taps(name: str, out_shape) -> ops.Custom:
+            return ops.Custom(f"{library}:{name}", out_shape=out_shape, out_dtype=lambda x, how: x, func_type="aot")
+
+        # by stride
         self.depthwise = {
-            1: self._depthwise(library, lambda x, w, bias, how: x, depthwise_bprop),
-            2: self._depthwise(
-                library, lambda x, w, bias, how: [x[0], (x[1] + 1) // 2, (x[2] + 1) // 2, x[3]], depthwise_bprop
-            ),
+            1: depthwise("Depthwise", lambda x, w, bias, how: x),
+            2: depthwise("DepthwiseStride2", lambda x, w, bias, how: [x[0], (x[1] + 1) // 2, (x[2] + 1) // 2, x[3]]),
         }
         self.taps = {
-            1: self._taps(library, lambda x, how: [x[0], 9, x[1], x[2], x[3]]),
-            2: self._taps(library, lambda x, how: [x[0], 9, (x[1] + 1) // 2, (x[2] + 1) // 2, x[3]]),
+            1: taps("Taps", lambda x, how: [x[0], 9, *x[1:]]),
+            2: taps("TapsStride2", lambda x, how: [x[0], 9, (x[1] + 1) // 2, (x[2] + 1) // 2, x[3]]),
         }
-
-    def _depthwise(self, library: Path, out_shape, bprop) -> ops.Custom:
-        """Of one stride."""
-        return ops.Custom(
-            f"{library}:Depthwise",
-            out_shape=out_shape,
-            out_dtype=lambda x, w, bias, how: x,
-            func_type="aot",
-            bprop=bprop,
-        )
-
-    def _taps(self, library: Path, out_shape) -> ops.Custom:
-        return ops.Custom(f"{library}:Taps", out_shape=out_shape, out_dtype=lambda x, how: x, func_type="aot")
 
 
 def layer_of(convolution: Convolution, size: tuple[int, int], pad_mode: str, kernels: Kernels) -> Layer:

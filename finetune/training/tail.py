@@ -50,7 +50,7 @@ class Tail(nn.Cell):
         self.levels = None if image is None else tuple(map(ms.Tensor, mean_and_std(image)))
         self.folded, self.head = list(blocks), head
         quick = on_cpu()
-        self.compiled = kernels is not None
+        self.by_kernels = kernels is not None
         cells, self.residual, self.convolved = [], [], 0
         for block in blocks:
             as_products = quick and max(size) <= LARGEST_SIDE
@@ -72,11 +72,11 @@ class Tail(nn.Cell):
         x = x.astype(ms.float32)
         if self.levels is not None:
             x = ((x - self.levels[0]) / self.levels[1]).transpose(0, 3, 1, 2)
-        if self.compiled and self.training:
+        if self.by_kernels and self.training:
             x = x.transpose(1, 2, 3, 0)
         for i in range(self.convolved):
             x = x + self.blocks[i](x) if self.residual[i] else self.blocks[i](x)
-        if self.compiled and self.training:
+        if self.by_kernels and self.training:
             channels, height, width, batch = x.shape
             x = x.reshape(channels, height * width, batch).transpose(0, 2, 1)
         else:
