@@ -140,7 +140,7 @@ def time_needed(config: Config, backbone: Backbone, dataset: Dataset, threads: i
     counts = multiply_adds(fold(backbone.network), backbone.record.image.size)
     cut, tail = config.model.cut, config.train.tail
     share = 1 - config.data.eval_fraction if dataset.parts is None else np.mean(np.array(dataset.parts) == "train")
-    pictures, views = round(share * len(dataset)), config.data.views_per_picture
+    pictures, views = round(share * config.data.fraction * len(dataset)), config.data.views_per_picture
     forward = views * pictures * (sum(counts[:cut]) / 1e9 * FORWARD_SECONDS + DRAWING_SECONDS)
     training = 3 * tail.epochs * pictures * sum(counts[cut:]) / 1e9 * TRAINING_SECONDS
     minutes = (forward + training) * 2 / threads / 60
