@@ -87,18 +87,19 @@ def test_the_gradient_of_the_whole_network_is_that_of_the_plain_one(tmp_path, pa
     pixels = rng.integers(0, 256, (6, 64, 64, 3), np.uint8)
     tail = tail_of(backbone, 0, pixels.shape, Head(D, CLASSES), tmp_path / "cache")
     plain = nn.SequentialCell(FoldedMobileNetV2(fold(backbone.network), pad_mode), Head(D, CLASSES))
-    assert tail.by_kernels and tail.convolved == 4  # in front of them stand 64, 32, 32 and 16 pixels of a side
+    assert tail.by_kernels and tail.convolved == 5  # in front of them stand 64, 32, 32, 16 and 16 pixels of a side
     factors = ms.Tensor(rng.normal(size=(6, CLASSES)).astype(np.float32))
     normalised = normalise(pixels, backbone.record.image)
     found = []
-    for network, x in ((tail, pixels), (plain, normalised)):
+    for network, parts, x in ((tail, (tail.blocks, tail.head), pixels), (plain, plain, normalised)):
         network.set_train()
 
         def weighed(x, network=network):
             return (network(x) * factors).sum()
 
         with nothing_compiled():
-            of_weights = ms.value_and_grad(weighed, None, ms.ParameterTuple(network.trainable_params()))
+            weights = [parameter for part in parts for parameter in part.trainable_params()]
+            of_weights = ms.value_and_grad(weighed, None, ms.ParameterTuple(weights))
             value, gradients = of_weights(ms.Tensor(x))
             found.append((float(value.asnumpy()), [one.asnumpy() for one in gradients]))
     (value, gradients), (wanted, wanted_gradients) = found
