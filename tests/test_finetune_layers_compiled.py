@@ -46,16 +46,21 @@ def value_and_gradients(weighed: Weighed, x: np.ndarray, training: bool) -> tupl
     return float(value.asnumpy()), [dx.transpose(3, 0, 1, 2) if training else dx, *found]
 
 
+KINDS = {  # shape of the weights, stride, groups
+    "depthwise": ((5, 1, 3, 3), 1, 5),
+    "depthwise, stride 2": ((5, 1, 3, 3), 2, 5),
+    "first": ((4, 3, 3, 3), 2, 1),
+    "first, stride 1": ((4, 3, 3, 3), 1, 1),
+    "1x1": ((4, 6, 1, 1), 1, 1),
+}
+
+
 @needs_compiler
 @pytest.mark.parametrize("size", [(8, 10), (9, 15)])
 @pytest.mark.parametrize("pad_mode", ["pad", "same"])
-@pytest.mark.parametrize(
-    ("shape", "stride", "group", "relu6"),
-    [((5, 1, 3, 3), 1, 5, True), ((5, 1, 3, 3), 2, 5, True), ((4, 3, 3, 3), 2, 1, True)]
-    + [((4, 6, 1, 1), 1, 1, True), ((4, 6, 1, 1), 1, 1, False)],
-    ids=["depthwise", "depthwise, stride 2", "first", "1x1", "1x1 without ReLU6"],
-)
-def test_a_layer_is_the_convolution(kernels, shape, stride, group, relu6, pad_mode, size):
+@pytest.mark.parametrize(("kind", "relu6"), [*((kind, True) for kind in KINDS), ("1x1", False)])
+def test_a_layer_is_the_convolution(kernels, kind, relu6, pad_mode, size):
+    shape, stride, group = KINDS[kind]
     rng = np.random.default_rng(0)
     weight, bias = (rng.normal(0, 1, one).astype(np.float32) for one in (shape, shape[0]))
     channels, batch = shape[1] * group, 11  # a whole vector of pictures, and three
@@ -69,6 +74,44 @@ def test_a_layer_is_the_convolution(kernels, shape, stride, group, relu6, pad_mo
     first = shape[1] == 3
     for a, b in zip(gradients[first:], wanted_gradients[first:]):  # there is none of the pictures
         assert np.abs(b).max() > 0.1 and np.allclose(a, b, atol=1e-3)
+
+
+class Gradients(nn.Cell):
+    """Of the weights of all layers, as a training compiles it."""
+
+    def __init__(self, weighed: list[Weighed]):
+        super().__init__(auto_prefix=False)
+        self.weighed = nn.CellList(weighed)
+        weights = [parameter for one in weighed for parameter in one.layer.trainable_params()]
+        self.gradients = ms.value_and_grad(self.total, None, ms.ParameterTuple(weights))
+
+    def total(self, *several):
+        sums = 0
+        for one, x in zip(self.weighed, several):
+            sums = sums + one(x)
+        return sums
+
+    def construct(self, *several):
+        return self.gradients(*several)
+
+
+@needs_compiler
+def test_layers_are_the_same_in_a_compiled_graph(kernels):
+    rng, several, pictures = np.random.default_rng(0), [], []
+    for shape, stride, group in KINDS.values():
+        weight, bias = (rng.normal(0, 1, one).astype(np.float32) for one in (shape, shape[0]))
+        layer = layer_of(Convolution(weight, bias, stride, group, True), (8, 8), "same", kernels)
+        for i, parameter in enumerate(layer.trainable_params()):
+            parameter.name = f"{len(several)}.{i}"
+        several.append(Weighed(layer, rng.normal(size=(8, shape[0], 8 // stride, 8 // stride)).astype(np.float32)))
+        pictures.append(rng.normal(1, 3, (8, shape[1] * group, 8, 8)).astype(np.float32))
+    wanted = [value_and_gradients(one, x, training=True) for one, x in zip(several, pictures)]
+    turned = [ms.Tensor(np.ascontiguousarray(x.transpose(1, 2, 3, 0))) for x in pictures]
+    value, gradients = Gradients(several).set_train()(*turned)
+    assert float(value.asnumpy()) == pytest.approx(sum(one for one, _ in wanted), rel=1e-4, abs=1e-3)
+    flat = [one for _, of_one in wanted for one in of_one[1:]]
+    assert len(flat) == len(gradients) == 2 * len(KINDS)
+    assert all(np.allclose(a.asnumpy(), b, atol=1e-3) for a, b in zip(gradients, flat))
 
 
 @needs_compiler

@@ -28,6 +28,7 @@ SOURCE = Path(__file__).with_name("kernels.cc")
 FLAGS = "-O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math -Wno-psabi -fopenmp -shared -fPIC".split()
 OF_AVX2 = ("-mavx2", "-mfma")
 TOP = 6.0  # of ReLU6
+TAPS = 9  # of a 3x3 kernel
 
 log = logging.getLogger("finetune")
 
@@ -36,7 +37,9 @@ def build(folder: Path) -> Path | None:
     """The library in `folder`, compiled once; None, and a line in the log, where that cannot be."""
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
     if not compiler:
-        log.info("layers: MindSpore's own, which on large maps take twice the time: there is no C++ compiler (g++)")
+        log.info(
+            "layers: MindSpore's own, which on large maps take nearly twice the time: there is no C++ compiler (g++)"
+        )
         return None
     command = [compiler, *FLAGS, *(OF_AVX2 if has_avx2() else ())]
     digest = hashlib.sha256(SOURCE.read_bytes() + " ".join((*command, host.machine())).encode()).hexdigest()
@@ -49,7 +52,7 @@ def build(folder: Path) -> Path | None:
             made.replace(library)
     except (OSError, subprocess.CalledProcessError) as error:
         reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[0]
-        log.info("layers: MindSpore's own, which on large maps take twice the time: %s: %s", compiler, reason)
+        log.info("layers: MindSpore's own, which on large maps take nearly twice the time: %s: %s", compiler, reason)
         return None
     return library
 
@@ -61,21 +64,18 @@ def has_avx2() -> bool:
 
 
 class Kernels:
-    """The functions of the library as MindSpore operators; the gradients know each other."""
+    """The functions of the library as MindSpore operators; the gradients know each other.
+
+    Shapes and types are told by functions with names: MindSpore reads their source, and takes what stands around a
+    lambda for a part of it.
+    """
 
     def __init__(self, library: Path):
-        depthwise_grad = ops.Custom(
-            f"{library}:DepthwiseGrad",
-            out_shape=lambda dy, y, x, w, how: (x, w, [w[0]]),
-            out_dtype=lambda dy, y, x, w, how: (x, w, w),
-            func_type="aot",
-        )
-        bias_grad = ops.Custom(
-            f"{library}:BiasGrad",
-            out_shape=lambda dy, y, top: (y, [y[0]]),
-            out_dtype=lambda dy, y, top: (y, y),
-            func_type="aot",
-        )
+        def operator(name: str, out_shape, out_dtype, bprop=None) -> ops.Custom:
+            return ops.Custom(f"{library}:{name}", out_shape, out_dtype, "aot", bprop)
+
+        depthwise_grad = operator("DepthwiseGrad", shapes_of_depthwise_grad, types_of_depthwise_grad)
+        bias_grad = operator("BiasGrad", shapes_of_bias_grad, types_of_bias_grad)
 
         def depthwise_bprop(x, weight, bias, how, out, dout):
             dx, dweight, dbias = depthwise_grad(dout, out, x, weight, how)
@@ -85,35 +85,52 @@ class Kernels:
             dx, dbias = bias_grad(dout, out, top)
             return dx, dbias, ops.zeros_like(top)
 
-        self.bias = ops.Custom(
-            f"{library}:Bias",
-            out_shape=lambda x, bias, top: x,
-            out_dtype=lambda x, bias, top: x,
-            func_type="aot",
-            bprop=bias_bprop,
-        )
-
-        def depthwise(name: str, out_shape) -> ops.Custom:
-            return ops.Custom(
-                f"{library}:{name}",
-                out_shape=out_shape,
-                out_dtype=lambda x, w, bias, how: x,
-                func_type="aot",
-                bprop=depthwise_bprop,
-            )
-
-        def taps(name: str, out_shape) -> ops.Custom:
-            return ops.Custom(f"{library}:{name}", out_shape=out_shape, out_dtype=lambda x, how: x, func_type="aot")
-
-        # by stride
+        self.bias = operator("Bias", like_three, like_three, bias_bprop)
         self.depthwise = {
-            1: depthwise("Depthwise", lambda x, w, bias, how: x),
-            2: depthwise("DepthwiseStride2", lambda x, w, bias, how: [x[0], (x[1] + 1) // 2, (x[2] + 1) // 2, x[3]]),
+            1: operator("Depthwise", like_four, like_four, depthwise_bprop),
+            2: operator("DepthwiseStride2", half_of, like_four, depthwise_bprop),
         }
-        self.taps = {
-            1: taps("Taps", lambda x, how: [x[0], 9, *x[1:]]),
-            2: taps("TapsStride2", lambda x, how: [x[0], 9, (x[1] + 1) // 2, (x[2] + 1) // 2, x[3]]),
-        }
+        self.taps = {1: operator("Taps", taps_of, like_two), 2: operator("TapsStride2", taps_of_half, like_two)}
+
+
+def like_two(x, how):
+    return x
+
+
+def like_three(x, bias, top):
+    return x
+
+
+def like_four(x, weight, bias, how):
+    return x
+
+
+def half_of(x, weight, bias, how):
+    return [x[0], (x[1] + 1) // 2, (x[2] + 1) // 2, x[3]]
+
+
+def taps_of(x, how):
+    return [x[0], TAPS, x[1], x[2], x[3]]
+
+
+def taps_of_half(x, how):
+    return [x[0], TAPS, (x[1] + 1) // 2, (x[2] + 1) // 2, x[3]]
+
+
+def shapes_of_depthwise_grad(dy, y, x, weight, how):
+    return x, weight, [weight[0]]
+
+
+def types_of_depthwise_grad(dy, y, x, weight, how):
+    return x, weight, weight
+
+
+def shapes_of_bias_grad(dy, y, top):
+    return y, [y[0]]
+
+
+def types_of_bias_grad(dy, y, top):
+    return y, y
 
 
 def layer_of(convolution: Convolution, size: tuple[int, int], pad_mode: str, kernels: Kernels) -> Layer:
@@ -182,7 +199,7 @@ class Depthwise(Layer):
         self.convolve = kernels.depthwise[convolution.stride]
 
     def quick(self, x):
-        return self.convolve(x, self.weight.reshape(self.channels, 9), self.bias, self.how)
+        return self.convolve(x, self.weight.reshape(self.channels, TAPS), self.bias, self.how)
 
 
 def how(convolution: Convolution, size: tuple[int, int], pad_mode: str) -> ms.Tensor:

@@ -21,14 +21,13 @@ from mindspore import nn, ops
 
 from datasets.image import ImageSpec, mean_and_std
 from finetune.config import TailConfig, TrainConfig
-from finetune.layers.compiled import Kernels, build, layer_of, zeros_before
+from finetune.layers.compiled import TAPS, Kernels, build, layer_of, zeros_before
 from finetune.training.networks import Head
 from finetune.training.optimizers import AdamW
 from pretrained.fold import Block, Convolution, convolution_cells, fold
 from pretrained.weights import Backbone
 
 LARGEST_SIDE = 14  # of a map whose depthwise convolutions are matrices: 196 x 196 a channel
-TAPS = 9
 KERNELS = "kernels"  # folder in the cache
 
 
