@@ -45,8 +45,21 @@ def pictures(given: argparse.Namespace) -> list[Path]:
     return [found[i] for i in np.linspace(0, len(found) - 1, min(given.pictures, len(found))).astype(int)]
 
 
+def write_folded(place: Path, blocks: list, record) -> None:
+    """weights.npz and weights.json, of a WeightsRecord and the blocks as `pretrained.fold` has them."""
+    arrays, facts = {}, []
+    for b, block in enumerate(blocks):
+        for c, convolution in enumerate(block.convolutions):
+            arrays[f"{b}_{c}_weight"], arrays[f"{b}_{c}_bias"] = convolution.weight, convolution.bias
+        kinds = [{"stride": c.stride, "group": c.group, "relu6": c.relu6} for c in block.convolutions]
+        facts.append({"residual": block.residual, "convolutions": kinds})
+    np.savez(place / "weights.npz", **arrays)
+    facts = {"blocks": facts, "pad_mode": record.pad_mode, "image": record.image.to_dict()}
+    (place / "weights.json").write_text(json.dumps(facts), encoding="utf-8")
+
+
 def folded(place: Path) -> tuple[dict, dict]:
-    """(facts, arrays) as benchmarks.weights wrote them."""
+    """(facts, arrays) as `write_folded` wrote them."""
     return json.loads((place / "weights.json").read_text(encoding="utf-8")), dict(np.load(place / "weights.npz"))
 
 

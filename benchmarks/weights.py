@@ -5,8 +5,6 @@ Writes weights.npz, weights.json, weights.onnx, and head.npz with the features o
 
 from __future__ import annotations
 
-import json
-
 from finetune.device import init_device
 
 if __name__ == "__main__":
@@ -14,7 +12,7 @@ if __name__ == "__main__":
 
     import numpy as np
 
-    from benchmarks.contest import arguments
+    from benchmarks.contest import arguments, write_folded
     from datasets.folder import load_folder
     from finetune.config import Config
     from finetune.features.cache import extract
@@ -26,17 +24,7 @@ if __name__ == "__main__":
     given = arguments()
     backbone = load_backbone(given.pretrain_ckpt)
     record = backbone.record
-    blocks = fold(backbone.network)
-    arrays, facts = {}, []
-    for b, block in enumerate(blocks):
-        for c, convolution in enumerate(block.convolutions):
-            arrays[f"{b}_{c}_weight"], arrays[f"{b}_{c}_bias"] = convolution.weight, convolution.bias
-        kinds = [{"stride": c.stride, "group": c.group, "relu6": c.relu6} for c in block.convolutions]
-        facts.append({"residual": block.residual, "convolutions": kinds})
-    np.savez(given.place / "weights.npz", **arrays)
-    (given.place / "weights.json").write_text(
-        json.dumps({"blocks": facts, "pad_mode": record.pad_mode, "image": record.image.to_dict()}), encoding="utf-8"
-    )
+    write_folded(given.place, fold(backbone.network), record)
     model = to_onnx(backbone.network, record.image.size, record.pad_mode)
     (given.place / "weights.onnx").write_bytes(model.SerializeToString())
 

@@ -1,7 +1,8 @@
-"""The second training of a run: the last blocks of the backbone and the head, on what stands in front of the cut.
+"""The second training of a run: the last blocks of the backbone and the head, on what stands in front of the cut; or
+all blocks, on the pixels.
 
 head          trained on pooled features, in seconds                              as every run does
-cut           the input of block `model.train_from`, of each view of the training pictures    cache
+cut           the input of block `model.train_from`, of each view of the training pictures, or its pixels    cache
 blocks        a network that begins at the cut (`finetune.training.tail`) learns by the same Trainer
 backbone      gets the trained blocks back, and is saved with the head: one CKPT, for everybody after
 """
@@ -25,14 +26,15 @@ from finetune.features.views import PLAIN, Views
 from finetune.storage.rows import held
 from finetune.trained import load_trained, save_trained
 from finetune.training.networks import Head
-from finetune.training.tail import Tail, tail_optimizer, tail_training
+from finetune.training.tail import tail_of, tail_optimizer, tail_training
 from finetune.training.trainer import Fitted, Trainer
 from finetune.training.unfinished import Unfinished
 from pretrained.fold import fold, multiply_adds, unfold
 from pretrained.weights import Backbone
 
-# Seconds of two cores for 1e9 multiply-adds, of a machine shared with other work: what a run says before it begins.
-FORWARD_SECONDS, TRAINING_SECONDS = 0.03, 0.05
+# Seconds of two cores for 1e9 multiply-adds, and to draw a view, of a machine shared with other work: what a run says
+# before it begins.
+FORWARD_SECONDS, TRAINING_SECONDS, DRAWING_SECONDS = 0.03, 0.05, 0.003
 
 log = logging.getLogger("finetune")
 
@@ -79,9 +81,8 @@ def tail_trainer(
     config: Config, device: Device, dataset: Dataset, backbone: Backbone, split: Split, head: Head
 ) -> Trainer:
     train, valid = cut_rows(config, device, dataset, backbone, split)
-    blocks, record = fold(backbone.network), backbone.record
     return Trainer(
-        Tail(blocks[config.model.cut :], train.shape[2:], record.pad_mode, without_dropout(head)),
+        tail_of(backbone, config.model.cut, train.shape, without_dropout(head), config.cache_dir),
         (train, dataset.labels[split.train]),
         (valid, dataset.labels[split.valid]),
         tail_training(config.train),
@@ -101,8 +102,8 @@ def train_tail(trainer: Trainer, unfinished: Unfinished) -> Fitted:
 def cut_rows(
     config: Config, device: Device, dataset: Dataset, backbone: Backbone, split: Split
 ) -> tuple[np.ndarray, np.ndarray]:
-    """float16 (V * N, C, H, W), all views of the training pictures, and the same of the plain validation pictures; left
-    in the store where they are many."""
+    """float16 (V * N, C, H, W), all views of the training pictures, and the same of the plain validation pictures; in
+    front of block 0 uint8 (V * N, H, W, 3); left in the store where they are many."""
     engine = choose_engine(backbone, device, config, config.model.cut)
     found = []
     for rows, views in ((split.train, views_of(config)), (split.valid, PLAIN)):
@@ -139,11 +140,12 @@ def time_needed(config: Config, backbone: Backbone, dataset: Dataset, threads: i
     counts = multiply_adds(fold(backbone.network), backbone.record.image.size)
     cut, tail = config.model.cut, config.train.tail
     share = 1 - config.data.eval_fraction if dataset.parts is None else np.mean(np.array(dataset.parts) == "train")
-    pictures, views = round(share * len(dataset)), config.data.views_per_picture
-    forward = views * pictures * sum(counts[:cut]) * FORWARD_SECONDS
-    training = 3 * tail.epochs * pictures * sum(counts[cut:]) * TRAINING_SECONDS
-    minutes = (forward + training) / 1e9 * 2 / threads / 60
+    pictures, views = round(share * config.data.fraction * len(dataset)), config.data.views_per_picture
+    forward = views * pictures * (sum(counts[:cut]) / 1e9 * FORWARD_SECONDS + DRAWING_SECONDS)
+    training = 3 * tail.epochs * pictures * sum(counts[cut:]) / 1e9 * TRAINING_SECONDS
+    minutes = (forward + training) * 2 / threads / 60
+    what = f"{config.model.train_from} and all behind it" if cut else "all blocks, from the pixels"
     return (
-        f"{config.model.train_from} and all behind it: {views} views of {pictures} training pictures, {tail.epochs} "
+        f"{what}: {views} views of {pictures} training pictures, {tail.epochs} "
         f"epochs; about {max(1, round(minutes))} minutes on {threads} threads, less what is cached"
     )

@@ -46,7 +46,7 @@ class ModelConfig:
     # A MindSpore CKPT: the backbone's, else the project's own one; or where a network from scratch begins.
     pretrain_ckpt: Optional[str] = None
     backbone: Optional[str] = "mobilenetv2"  # null: `network` learns from the pixels
-    train_from: str = "head"  # what is trained: the head, or block_15 and all behind it as well
+    train_from: str = "head"  # what is trained: the head, or block_15 and all behind it as well, or all blocks
     hidden: int = 0  # units of a hidden layer in the head; 0 is a linear head
     dropout: float = 0.0  # share of the features, or of the units of each hidden layer, set to 0 in training
     # Without a backbone:
@@ -66,8 +66,10 @@ class ModelConfig:
 
     @property
     def cut(self) -> Optional[int]:
-        """The number of the first block that is trained; None: only the head is."""
-        return None if self.train_from == "head" else int(self.train_from.partition("_")[2])
+        """The number of the first block that is trained, 0: every block is; None: only the head is."""
+        if self.train_from == "head":
+            return None
+        return 0 if self.train_from == "all" else int(self.train_from.partition("_")[2])
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ CHOICES = {
     "precision": ("f32", "bf16"),
     "data.fit": ("crop", "whole"),
     "model.backbone": ("mobilenetv2",),
-    "model.train_from": ("head", *(f"block_{number}" for number in range(1, 19))),
+    "model.train_from": ("head", "all", *(f"block_{number}" for number in range(1, 19))),
     "model.network": ("lenet5", "mlp"),
     "model.activation": ("relu", "sigmoid", "tanh", "elu", "leaky_relu", "prelu"),
     "model.convolution": ("plain", "shuffle", "binary"),

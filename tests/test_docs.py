@@ -78,7 +78,7 @@ def test_commands_and_their_flags_are_known(page):
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_flags_in_the_text_are_known(page):
     told = "".join(help_of(module, verb) for module in ("finetune", "export", "datasets") for verb in verbs_of(module))
-    told += "".join(help_of(f"benchmarks.{name}") for name in ("run", "load", "recipes", "lenet", "growth"))
+    told += "".join(help_of(f"benchmarks.{name}") for name in ("run", "load", "recipes", "lenet", "growth", "steps"))
     text = re.sub(r"(?s)```.*?```", "", page.read_text(encoding="utf-8"))
     flags = re.findall(r"`[^`\n]*?(--\w+)", text)
     assert not [flag for flag in flags if not re.search(rf"{flag}\b", told)]

@@ -29,8 +29,8 @@ from pretrained.weights import load_backbone, read_ckpt
 CKPT = "ckpt/mobilenetv2_best.ckpt"
 
 
-def settings(place, pictures, backbone, cache) -> list:
-    values = {"data.views": "false", "data.views_per_picture": 2, "model.train_from": "block_16", "train.epochs": 4}
+def settings(train_from, place, pictures, backbone, cache) -> list:
+    values = {"data.views": "false", "data.views_per_picture": 2, "model.train_from": train_from, "train.epochs": 4}
     tail = {"epochs": 5, "batch_size": 4, "learning_rate": 0.001}
     values |= {f"train.tail.{name}": value for name, value in tail.items()}
     places = [
@@ -43,13 +43,14 @@ def settings(place, pictures, backbone, cache) -> list:
     return [word for pair in given for word in pair]
 
 
-@pytest.fixture(scope="module")
-def tuned(tmp_path_factory, toy_pictures, toy_backbone, finished):
+@pytest.fixture(scope="module", params=["block_16", "all"])
+def tuned(request, tmp_path_factory, toy_pictures, toy_backbone, finished):
     place = tmp_path_factory.mktemp("blocks")
     cache = shutil.copytree(finished.cache, place / "cache")
-    done = call("finetune", "run", *settings(place / "runs", toy_pictures, toy_backbone, cache))
+    given = settings(request.param, place / "runs", toy_pictures, toy_backbone, cache)
+    done = call("finetune", "run", *given, "--set", "export.file_format=MINDIR,ONNX")
     assert done.returncode == 0, done.stdout + done.stderr
-    done.folder, done.cache = place / "runs" / "toys", cache
+    done.folder, done.cache, done.train_from = place / "runs" / "toys", cache, request.param
     return done
 
 
@@ -80,11 +81,13 @@ def test_the_epochs_of_both_trainings_are_counted_on(tuned):
 def test_the_ckpt_has_trained_blocks_behind_the_cut_and_given_ones_before_it(tuned, toy_backbone):
     given, kept = read_ckpt(toy_backbone), read_ckpt(tuned.folder / CKPT)
     changed = {name.split(".")[1] for name in given if not np.array_equal(given[name], kept[name])}
-    assert changed == {"16", "17", "18"} and set(kept) - set(given) == {"dense.weight", "dense.bias"}
+    blocks = range(16 if tuned.train_from == "block_16" else 0, 19)
+    assert changed == set(map(str, blocks)) and set(kept) - set(given) == {"dense.weight", "dense.bias"}
 
 
 def test_what_is_exported_evaluated_and_predicted_is_the_fine_tuned_network(tuned, toy_pictures):
     parity = json.loads((tuned.folder / "export" / "parity.json").read_text(encoding="utf-8"))
+    assert all((tuned.folder / "export" / f"mobilenetv2.{kind}").is_file() for kind in ("mindir", "onnx"))
     assert parity["equal"] and parity["same_class"] == 16 and parity["largest_difference"]["to_evaluation"] < 1e-4
     done = call("finetune", "eval", tuned.folder, "--cache_dir", tuned.cache)
     assert f"16 pictures: accuracy {100 * metrics(tuned.folder)['after']['accuracy']:.1f} %" in done.stdout
@@ -96,7 +99,7 @@ def test_what_is_exported_evaluated_and_predicted_is_the_fine_tuned_network(tune
 def test_kill_9_in_the_middle_and_the_same_command_ends_with_the_same_bytes(
     tuned, tmp_path, toy_pictures, toy_backbone
 ):
-    command = ["finetune", "train", *settings(tmp_path, toy_pictures, toy_backbone, tuned.cache)]
+    command = ["finetune", "train", *settings(tuned.train_from, tmp_path, toy_pictures, toy_backbone, tuned.cache)]
     running = subprocess.Popen([sys.executable, "-m", *map(str, command)], cwd=CHECKOUT, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not (tmp_path / "toys" / NAME).is_file() and time.monotonic() < deadline:
@@ -136,6 +139,6 @@ def test_the_time_it_says_grows_with_views_and_epochs(toy_pictures):
         config = load_config(None, {"model.train_from": "block_15", **changes})
         return int(re.search(r"about (\d+) minutes", time_needed(config, backbone, dataset, threads))[1])
 
-    assert minutes() < minutes(**{"data.views_per_picture": 9})
+    assert minutes() < minutes(**{"data.views_per_picture": 9}) < minutes(**{"model.train_from": "all"})
     assert minutes() < minutes(**{"train.tail.epochs": 24}) < minutes(**{"train.tail.epochs": 48})
     assert minutes(threads=4) == pytest.approx(minutes() / 2, abs=1)

@@ -1,6 +1,7 @@
 """The network that begins at a cut: the same numbers as the whole one, and a training that can be stopped."""
 
 import contextlib
+import shutil
 from dataclasses import replace
 from functools import partial
 
@@ -11,10 +12,11 @@ from conftest import TOY_RECORD, save_toy_backbone
 from mindspore import nn
 
 import finetune.training.tail
+from datasets.image import normalise
 from finetune.config import TailConfig, TrainConfig
 from finetune.training.networks import Classifier, Head
 from finetune.training.optimizers import AdamW
-from finetune.training.tail import Tail, meetings, tail_optimizer, tail_training
+from finetune.training.tail import Tail, meetings, tail_of, tail_optimizer, tail_training
 from finetune.training.trainer import Trainer
 from finetune.training.unfinished import NAME, Unfinished
 from pretrained.fold import FoldedMobileNetV2, fold, multiply_adds, unfold
@@ -47,7 +49,7 @@ def nothing_compiled():
         ms.set_context(mode=ms.GRAPH_MODE)
 
 
-def tail_of(backbone, cut, size, head=None):
+def network_of(backbone, cut, size, head=None):
     head = head or Head(backbone.feature_size, CLASSES)
     return Tail(fold(backbone.network)[cut:], size, backbone.record.pad_mode, head)
 
@@ -60,7 +62,7 @@ def test_the_tail_behind_the_front_is_the_whole_network(tmp_path, pad_mode, cut)
     with nothing_compiled():
         wanted = Classifier(backbone.network, head)(x).asnumpy()
         middle = FoldedMobileNetV2(fold(backbone.network)[:cut], pad_mode, pooled=False)(x).asnumpy()
-        tail = tail_of(backbone, cut, middle.shape[2:], head)
+        tail = network_of(backbone, cut, middle.shape[2:], head)
         assert tail.convolved == {1: 2, 14: 0, 18: 0}[cut]
         assert np.allclose(tail(ms.Tensor(middle)).asnumpy(), wanted, atol=1e-5)
         assert np.allclose(tail(ms.Tensor(middle.astype(np.float16))).asnumpy(), wanted, atol=1e-2)
@@ -78,6 +80,38 @@ def test_the_nine_taps_meet_the_pixels_that_a_convolution_does(side, stride, pad
     assert np.allclose(x.ravel() @ matrix, wanted.ravel(), atol=1e-5)
 
 
+@pytest.mark.skipif(not shutil.which("g++"), reason="the kernels are built with g++")
+@pytest.mark.parametrize("pad_mode", ["pad", "same"])
+def test_the_gradient_of_the_whole_network_is_that_of_the_plain_one(tmp_path, pad_mode):
+    backbone, rng = toy(tmp_path, pad_mode), np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (6, 64, 64, 3), np.uint8)
+    tail = tail_of(backbone, 0, pixels.shape, Head(D, CLASSES), tmp_path / "cache")
+    plain = nn.SequentialCell(FoldedMobileNetV2(fold(backbone.network), pad_mode), Head(D, CLASSES))
+    assert tail.by_kernels and tail.convolved == 5  # in front of them stand 64, 32, 32, 16 and 16 pixels of a side
+    factors = ms.Tensor(rng.normal(size=(6, CLASSES)).astype(np.float32))
+    normalised = normalise(pixels, backbone.record.image)
+    found = []
+    for network, parts, x in ((tail, (tail.blocks, tail.head), pixels), (plain, plain, normalised)):
+        network.set_train()
+
+        def weighed(x, network=network):
+            return (network(x) * factors).sum()
+
+        with nothing_compiled():
+            weights = [parameter for part in parts for parameter in part.trainable_params()]
+            of_weights = ms.value_and_grad(weighed, None, ms.ParameterTuple(weights))
+            value, gradients = of_weights(ms.Tensor(x))
+            found.append((float(value.asnumpy()), [one.asnumpy() for one in gradients]))
+    (value, gradients), (wanted, wanted_gradients) = found
+    assert value == pytest.approx(wanted, rel=1e-4) and len(gradients) == len(wanted_gradients) == 2 * 52 + 2
+    for a, b in zip(gradients, wanted_gradients):
+        assert np.abs(b).max() > 0 and np.abs(a.reshape(b.shape) - b).max() < 0.001 * np.abs(b).max()
+    tail.set_train(False)
+    with nothing_compiled():
+        wanted = Classifier(backbone.network, plain[1])(ms.Tensor(normalised)).asnumpy()
+        assert np.allclose(tail(ms.Tensor(pixels)).asnumpy(), wanted, atol=1e-5)
+
+
 def trainer_of(backbone):
     """From block 17 on, on maps of three kinds of noise, two views of each."""
     y = (np.arange(20) % CLASSES).astype(np.int32)
@@ -86,7 +120,7 @@ def trainer_of(backbone):
     x = x.astype(np.float16)
     make = partial(tail_optimizer, tail=SETTINGS.tail)
     rows = (x, y), (x[:5], y[:5])
-    return Trainer(tail_of(backbone, CUT, SIZE), *rows, tail_training(SETTINGS), CLASSES, 1, make)
+    return Trainer(network_of(backbone, CUT, SIZE), *rows, tail_training(SETTINGS), CLASSES, 1, make)
 
 
 @pytest.fixture(scope="module")

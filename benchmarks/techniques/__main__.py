@@ -101,14 +101,13 @@ class Data:
         """The same by the fine-tuned network."""
         from finetune.blocks import cut_rows
         from finetune.training.networks import Head
-        from finetune.training.tail import Tail, tail_optimizer, tail_training
+        from finetune.training.tail import tail_of, tail_optimizer, tail_training
         from finetune.training.trainer import Trainer
-        from pretrained.fold import fold
 
         classes, backbone = len(self.dataset.classes), self.backbone
         x, none = cut_rows(config, self.device, self.dataset, backbone, self.split)
         head = Head(backbone.feature_size, classes)
-        tail = Tail(fold(backbone.network)[config.model.cut :], x.shape[2:], backbone.record.pad_mode, head)
+        tail = tail_of(backbone, config.model.cut, x.shape, head, config.cache_dir)
         make = partial(tail_optimizer, tail=config.train.tail)
         rows = (x, self.y), (none, self.y[:0])
         trainer = Trainer(tail, *rows, tail_training(config.train), classes, config.seed, make)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pretrained.weights import Backbone
 
 LAYER = "pooled"
+PIXELS = "pixels"  # of views as they are drawn: the layer in front of block 0, the same for all weights
 FLOAT16 = " as float16"  # of the numeric class: how rows in front of a cut are stored, 37 KB instead of 75 each
 ROWS_AT_ONCE = 1024  # written to a view
 
@@ -42,9 +43,9 @@ log = logging.getLogger("finetune")
 
 @dataclass(frozen=True)
 class Features:
-    """Rows of N pictures, and what it took to get them. D stands for (C, H, W) in front of a cut."""
+    """Rows of N pictures, and what it took to get them. D is (C, H, W) in front of a cut, (H, W, 3) of pixels."""
 
-    rows: StoredRows  # float32 (N, D), NaN where not readable; with V views (V * N, D), view by view
+    rows: StoredRows  # float32 (N, D), NaN where not readable; with V views (V * N, D), view by view; or uint8 pixels
     keys: list  # N sha256 digests of the files
     readable: np.ndarray  # bool (N,)
     damaged: dict[str, str]  # path -> reason
@@ -63,14 +64,14 @@ def extract(
     cut: int | None = None,
 ) -> Features:
     """Features of N pictures, from the cache where it has them; or what stands in front of block `cut`, by an engine
-    for it.
+    for it: in front of block 0 the pixels.
 
     Raises:
         InputError: the cache folder cannot be written, and rows are missing in it.
     """
     spec = backbone.record.image
     facts = store_facts(spec, backbone.digest, engine.numeric_class, cut)
-    store = FeatureStore(Path(cache_dir), facts, np.float32 if cut is None else np.float16)
+    store = FeatureStore(Path(cache_dir), facts, {None: np.float32, 0: np.uint8}.get(cut, np.float16))
     contents, damaged = hash_files(paths, Path(cache_dir), threads)
     store.merge_if_many()
     rows = StoredRows(store, keys_of(contents, views))
@@ -120,6 +121,8 @@ def missing(contents: Sequence, views: Views, there: np.ndarray) -> list[tuple[i
 
 def store_facts(spec: ImageSpec, weights_digest: str, numeric_class: str, cut: int | None = None) -> dict:
     """Everything beside the picture that decides the numbers of its row."""
+    if cut == 0:
+        return {"image": spec.to_dict(), "pipeline": PIPELINE_VERSION, "layer": PIXELS}
     return {
         "weights": weights_digest,
         "image": spec.to_dict(),

@@ -1,6 +1,6 @@
 """One chunk of the feature store: rows, their checksums and their keys. Files appear by rename and never change.
 
-    <chunk>.features.npy   float32 (n, D), or float16 (n, C, H, W) in front of a cut
+    <chunk>.features.npy   float32 (n, D), or float16 (n, C, H, W) in front of a cut, or uint8 (n, H, W, 3)
     <chunk>.checks.npy     uint32 (n,): CRC-32 of each row, begun at its key: a row at another's place shows, too
     <chunk>.keys.npy       uint8 (n, 32), written last: marks it complete; <chunk> is the sha256 of what is in it
 

@@ -22,7 +22,7 @@ class Moved(Exception):
 
 class StoredRows:
     """(N, D) or (N, C, H, W). Understands what NumPy does of the first axis: `rows[7]`, `rows[10:20]`, `rows[indices]`,
-    `rows[mask]`. Rows that are not in the store are NaN. A row is checked once.
+    `rows[mask]`. Rows that are not in the store are NaN, or 0 among whole numbers. A row is checked once.
 
     Raises:
         MachineFault: on reading, where rows were changed on the disk or removed since the run began.
@@ -87,7 +87,8 @@ class StoredRows:
 
     def _read(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(rows (k, ...), bool (k,): which of them were changed on the disk)."""
-        found = np.full((len(places), *self.shape[1:]), np.nan, self.dtype)
+        nothing = np.nan if self.dtype.kind == "f" else 0
+        found = np.full((len(places), *self.shape[1:]), nothing, self.dtype)
         changed = np.zeros(len(places), bool)
         left = np.flatnonzero(self.there[places])
         while len(left):

@@ -1,4 +1,5 @@
-"""The blocks of the backbone behind a cut and the head, as a network for the Trainer that begins at the cut.
+"""The blocks of the backbone behind a cut and the head, as a network for the Trainer that begins at the cut; in front
+of the first block that are the pictures.
 
 BatchNorm is folded into the convolutions, so that its statistics cannot move. Where maps are small, on the CPU, all is
 matrix products, in two thirds of the time of MindSpore's convolutions and their gradients: activations lie as
@@ -12,28 +13,43 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
+from datasets.image import ImageSpec, mean_and_std
 from finetune.config import TailConfig, TrainConfig
+from finetune.layers.compiled import TAPS, Kernels, build, layer_of, zeros_before
 from finetune.training.networks import Head
 from finetune.training.optimizers import AdamW
-from pretrained.fold import Block, Convolution, convolution_cells
+from pretrained.fold import Block, Convolution, convolution_cells, fold
+from pretrained.weights import Backbone
 
 LARGEST_SIDE = 14  # of a map whose depthwise convolutions are matrices: 196 x 196 a channel
-TAPS = 9
+KERNELS = "kernels"  # folder in the cache
 
 
 class Tail(nn.Cell):
     """What stands in front of the first of the blocks, (B, C, H, W) of any float type -> logits (B, classes)."""
 
-    def __init__(self, blocks: Sequence[Block], size: tuple[int, int], pad_mode: str, head: Head):
-        """`size`: H, W of the activations in front of the first block."""
+    def __init__(
+        self,
+        blocks: Sequence[Block],
+        size: tuple[int, int],
+        pad_mode: str,
+        head: Head,
+        image: ImageSpec | None = None,
+        kernels: Kernels | None = None,
+    ):
+        """`size`: H, W of the activations in front of the first block. With `image` they are pictures (B, H, W, 3) in
+        levels 0..255 of any type, which are normalised first. `kernels` compute the blocks on large maps."""
         super().__init__(auto_prefix=False)
+        self.levels = None if image is None else tuple(map(ms.Tensor, mean_and_std(image)))
         self.folded, self.head = list(blocks), head
-        quick = ms.get_context("device_target") == "CPU"
+        quick = on_cpu()
+        self.by_kernels = kernels is not None
         cells, self.residual, self.convolved = [], [], 0
         for block in blocks:
             as_products = quick and max(size) <= LARGEST_SIDE
@@ -42,6 +58,8 @@ class Tail(nn.Cell):
             for convolution in block.convolutions:
                 if as_products:
                     layers.append(product_cell(convolution, size, pad_mode))
+                elif kernels:
+                    layers.append(layer_of(convolution, size, pad_mode, kernels))
                 else:
                     layers += convolution_cells(convolution, pad_mode)
                 size = tuple(-(-side // convolution.stride) for side in size)
@@ -51,10 +69,18 @@ class Tail(nn.Cell):
 
     def construct(self, x):
         x = x.astype(ms.float32)
+        if self.levels is not None:
+            x = ((x - self.levels[0]) / self.levels[1]).transpose(0, 3, 1, 2)
+        if self.by_kernels and self.training:
+            x = x.transpose(1, 2, 3, 0)
         for i in range(self.convolved):
             x = x + self.blocks[i](x) if self.residual[i] else self.blocks[i](x)
-        batch, channels, height, width = x.shape
-        x = x.transpose(1, 0, 2, 3).reshape(channels, batch, height * width)
+        if self.by_kernels and self.training:
+            channels, height, width, batch = x.shape
+            x = x.reshape(channels, height * width, batch).transpose(0, 2, 1)
+        else:
+            batch, channels, height, width = x.shape
+            x = x.transpose(1, 0, 2, 3).reshape(channels, batch, height * width)
         for i in range(self.convolved, len(self.residual)):
             x = x + self.blocks[i](x) if self.residual[i] else self.blocks[i](x)
         return self.head(x.mean(2).T)
@@ -74,6 +100,20 @@ class Tail(nn.Cell):
             )
             blocks.append(replace(block, convolutions=convolutions))
         return blocks
+
+
+def tail_of(backbone: Backbone, cut: int, shape: tuple[int, ...], head: Head, cache_dir: str | Path) -> Tail:
+    """For rows of `shape` in front of block `cut`: (N, C, H, W), in front of block 0 (N, H, W, 3). Kernels that it
+    needs are built in the cache."""
+    blocks, record = fold(backbone.network)[cut:], backbone.record
+    image, size = (record.image, shape[1:3]) if cut == 0 else (None, shape[2:])
+    large = on_cpu() and max(size) > LARGEST_SIDE
+    library = build(Path(cache_dir, KERNELS)) if large else None
+    return Tail(blocks, size, record.pad_mode, head, image, Kernels(library) if library else None)
+
+
+def on_cpu() -> bool:
+    return ms.get_context("device_target") == "CPU"
 
 
 def tail_training(config: TrainConfig) -> TrainConfig:
@@ -141,9 +181,7 @@ class Depthwise(nn.Cell):
 def meetings(size: tuple[int, int], stride: int, pad_mode: str) -> np.ndarray:
     """float32 (9, H * W, H' * W'): 1 where a tap of a 3x3 kernel leads from a pixel to one behind the convolution."""
     out = [-(-side // stride) for side in size]
-    before = [1, 1]
-    if pad_mode == "same":  # as TensorFlow: what is odd comes behind
-        before = [max((o - 1) * stride + 3 - side, 0) // 2 for o, side in zip(out, size)]
+    before = zeros_before(size, stride, pad_mode)
     found = np.zeros((3, 3, *size, *out), np.float32)
     for i, j, row, column in np.ndindex(3, 3, *out):
         y, x = row * stride + i - before[0], column * stride + j - before[1]

@@ -22,6 +22,7 @@ from finetune.config import Config
 from finetune.device import Device
 from finetune.features.engines.mindspore import MindSporeEngine
 from finetune.features.engines.mindspore_processes import MindSporeProcesses
+from finetune.features.engines.pixels import Pixels
 from finetune.features.remote.on_ray import RayWorkers
 from pretrained.weights import Backbone
 
@@ -37,7 +38,7 @@ log = logging.getLogger("finetune")
 
 def choose_engine(
     backbone: Backbone, device: Device, config: Config, cut: int | None = None
-) -> MindSporeEngine | MindSporeProcesses | ComparedEngine | RayWorkers:
+) -> MindSporeEngine | MindSporeProcesses | ComparedEngine | Pixels | RayWorkers:
     """The engine for a backbone on a device, or for what stands in front of its block `cut`; or the machines that have
     one each.
 
@@ -50,6 +51,8 @@ def choose_engine(
         cores = 1 if (name, device.platform) == ("mindspore", "CPU") else config.threads
         numeric_class = NUMERIC_CLASS[config.precision]
         return RayWorkers(backbone, device.platform, cores, config, cut, numeric_class, choose_engine)
+    if cut == 0:
+        return Pixels()
     if name == "mindspore":
         several = device.platform == "CPU" and device.threads > 1
         return MindSporeProcesses(backbone, device.threads, cut) if several else MindSporeEngine(backbone, cut)
