@@ -2,7 +2,9 @@
 
 import csv
 import json
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import mindspore as ms
 import numpy as np
@@ -13,7 +15,8 @@ from conftest import CHECKOUT, call, draw_toys
 from datasets.base import InputError, Split
 from datasets.image import ImageSpec
 from export.writers.onnx_file import onnx_model
-from finetune.config import ModelConfig, TrainConfig, load_config
+from finetune.config import ModelConfig, TrainConfig, load_config, to_yaml
+from finetune.evaluation import compare
 from finetune.features.resample import resampled, smote
 from finetune.features.usable import thinned
 from finetune.trained import Trained, load_trained
@@ -304,6 +307,58 @@ def test_look_draws_filters_and_the_maps_of_every_block(bars_run, tmp_path):
     for given, words in ((450, "0 to 449"), ("nothing.png", "no such file")):
         done = call("finetune", "look", bars_run, given)
         assert done.returncode == 2 and words in done.stderr
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    """The command of each training that `compare` begins; instead of it a finished run folder appears."""
+    begun = []
+
+    def train(command, **_):
+        begun.append(command)
+        pairs = [word.split("=", 1) for word in command if "=" in word]
+        config = load_config(command[4], dict(pairs))
+        run = Path(config.runs_dir, config.name)
+        run.mkdir(parents=True, exist_ok=config.exist_ok)
+        (run / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+        (run / "report.html").touch()
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(compare.subprocess, "run", train)
+    return begun
+
+
+def test_only_a_run_with_the_same_settings_is_not_repeated(trainings, tmp_path, capsys):
+    recipe = tmp_path / "net.yaml"
+    recipe.write_text("model:\n  backbone: null\ntrain:\n  epochs: 3\n", encoding="utf-8")
+    runs = tmp_path / "runs"
+
+    def run_of(seed=1, **settings):
+        return compare.run_of(compare.Variant("net", str(recipe), settings), seed, runs)
+
+    first = run_of()
+    assert first == runs / "net_seed1" and len(trainings) == 1
+    assert run_of() == first and len(trainings) == 1
+    assert f"net, seed 1: finished before, {first}" in capsys.readouterr().out
+    assert run_of(seed=2) == runs / "net_seed2" and len(trainings) == 2
+
+    kept = (first / "config.yaml").read_bytes()
+    recipe.write_text("model:\n  backbone: null\ntrain:\n  epochs: 4\n", encoding="utf-8")
+    assert run_of() == runs / "net_seed1-2" and len(trainings) == 3
+    assert "net_seed1 has another train.epochs" in capsys.readouterr().out
+    assert (first / "config.yaml").read_bytes() == kept
+    assert run_of() == runs / "net_seed1-2" and run_of(**{"train.epochs": "3"}) == first and len(trainings) == 3
+    assert run_of(**{"data.fraction": "0.5"}) == runs / "net_seed1-3" and len(trainings) == 4
+
+
+def test_what_is_unfinished_or_damaged_is_no_result(trainings, tmp_path, capsys):
+    variant = compare.Variant("net", str(DIGITS), {})
+    run = compare.run_of(variant, 1, tmp_path)
+    (run / "report.html").unlink()  # killed before its end: the same folder again
+    assert compare.run_of(variant, 1, tmp_path) == run and len(trainings) == 2
+    (run / "config.yaml").write_text("train:\n  gone: 1\n", encoding="utf-8")
+    assert compare.run_of(variant, 1, tmp_path) == tmp_path / "net_seed1-2" and len(trainings) == 3
+    assert "net_seed1 has another config.yaml" in capsys.readouterr().out
 
 
 @pytest.mark.slow
