@@ -2,8 +2,9 @@
 
 import csv
 import json
+import re
 import subprocess
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import mindspore as ms
@@ -16,6 +17,7 @@ from datasets.base import InputError, Split
 from datasets.image import ImageSpec
 from export.writers.onnx_file import onnx_model
 from finetune.config import ModelConfig, TrainConfig, load_config, to_yaml
+from finetune.config_values import flatten
 from finetune.evaluation import compare
 from finetune.features.resample import resampled, smote
 from finetune.features.usable import thinned
@@ -31,6 +33,23 @@ from finetune.training.trainer import Trainer
 QUICK = TrainConfig(epochs=10, batch_size=16, learning_rate=0.01, l2=0.0, patience=0)
 MODEL = ModelConfig(backbone=None, network="mlp", layers=[24])
 DIGITS = CHECKOUT / "finetune" / "configs" / "digits_bp.yaml"
+DESIGNS = CHECKOUT / "finetune" / "configs" / "designs"
+WHAT_DIFFERS = {  # each from plain.yaml
+    "augmented": {"train.augment.shift", "train.augment.rotate", "train.augment.zoom"},
+    "binary": {"model.convolution", "train.learning_rate"},
+    "dropout": {"model.dropout"},
+    "members": {"train.members"},
+    "narrow": {"model.width"},
+    "plain": set(),
+    "pruned": {"train.prune"},
+    "random": {"train.oversample"},
+    "residual": {"model.residual"},
+    "separable": {"model.separable"},
+    "shuffle": {"model.convolution"},
+    "smote": {"train.oversample"},
+    "under": {"train.undersample"},
+    "wide": {"model.width"},
+}
 
 
 def blobs(counts=(60, 60), seed=0):
@@ -309,6 +328,25 @@ def test_look_draws_filters_and_the_maps_of_every_block(bars_run, tmp_path):
         assert done.returncode == 2 and words in done.stderr
 
 
+def test_a_recipe_differs_from_plain_in_its_design():
+    flat = {recipe.stem: flatten(asdict(load_config(str(recipe)))) for recipe in DESIGNS.glob("*.yaml")}
+    plain = flat["plain"]
+    changed = {name: {key for key in plain if plain[key] != one[key]} - {"name"} for name, one in flat.items()}
+    assert changed == WHAT_DIFFERS
+
+
+def test_every_design_has_its_row_in_both_languages():
+    tables = [rows_of(CHECKOUT / "docs" / page) for page in ("designs.md", "designs_CN.md")]
+    assert sorted(tables[0]) == sorted(recipe.stem for recipe in DESIGNS.glob("*.yaml"))
+    assert tables[0] == tables[1]
+
+
+def rows_of(page: Path) -> dict[str, list[str]]:
+    """Of the first table, {design: its numbers}."""
+    text = page.read_text(encoding="utf-8").partition("\n## ")[0]
+    return {name: re.findall(r"[\d.,]+", rest) for name, rest in re.findall(r"(?m)^\| `(\w+)` \|(.+)$", text)}
+
+
 @pytest.fixture
 def trainings(monkeypatch):
     """The command of each training that `compare` begins; instead of it a finished run folder appears."""
@@ -363,8 +401,7 @@ def test_what_is_unfinished_or_damaged_is_no_result(trainings, tmp_path, capsys)
 
 @pytest.mark.slow
 def test_recipes_are_compared_in_one_table(tmp_path):
-    designs = CHECKOUT / "finetune" / "configs" / "designs"
-    recipes = [designs / f"{name}.yaml" for name in ("members", "narrow", "plain")]
+    recipes = [DESIGNS / f"{name}.yaml" for name in ("members", "narrow", "plain")]
     done = call(
         *("finetune", "compare", "--recipes", *recipes, "--seeds", "1,2", "--epochs", 2, "--runs_dir", tmp_path),
         *("--dataset_path", "digits", "--set", "train.members=2", "--set", "model.network=mlp"),
