@@ -2,7 +2,10 @@
 
 import csv
 import json
-from dataclasses import replace
+import re
+import subprocess
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import mindspore as ms
 import numpy as np
@@ -13,7 +16,9 @@ from conftest import CHECKOUT, call, draw_toys
 from datasets.base import InputError, Split
 from datasets.image import ImageSpec
 from export.writers.onnx_file import onnx_model
-from finetune.config import ModelConfig, TrainConfig, load_config
+from finetune.config import ModelConfig, TrainConfig, load_config, to_yaml
+from finetune.config_values import flatten
+from finetune.evaluation import compare
 from finetune.features.resample import resampled, smote
 from finetune.features.usable import thinned
 from finetune.trained import Trained, load_trained
@@ -28,6 +33,23 @@ from finetune.training.trainer import Trainer
 QUICK = TrainConfig(epochs=10, batch_size=16, learning_rate=0.01, l2=0.0, patience=0)
 MODEL = ModelConfig(backbone=None, network="mlp", layers=[24])
 DIGITS = CHECKOUT / "finetune" / "configs" / "digits_bp.yaml"
+DESIGNS = CHECKOUT / "finetune" / "configs" / "designs"
+WHAT_DIFFERS = {  # each from plain.yaml
+    "augmented": {"train.augment.shift", "train.augment.rotate", "train.augment.zoom"},
+    "binary": {"model.convolution", "train.learning_rate"},
+    "dropout": {"model.dropout"},
+    "members": {"train.members"},
+    "narrow": {"model.width"},
+    "plain": set(),
+    "pruned": {"train.prune"},
+    "random": {"train.oversample"},
+    "residual": {"model.residual"},
+    "separable": {"model.separable"},
+    "shuffle": {"model.convolution"},
+    "smote": {"train.oversample"},
+    "under": {"train.undersample"},
+    "wide": {"model.width"},
+}
 
 
 def blobs(counts=(60, 60), seed=0):
@@ -306,10 +328,80 @@ def test_look_draws_filters_and_the_maps_of_every_block(bars_run, tmp_path):
         assert done.returncode == 2 and words in done.stderr
 
 
+def test_a_recipe_differs_from_plain_in_its_design():
+    flat = {recipe.stem: flatten(asdict(load_config(str(recipe)))) for recipe in DESIGNS.glob("*.yaml")}
+    plain = flat["plain"]
+    changed = {name: {key for key in plain if plain[key] != one[key]} - {"name"} for name, one in flat.items()}
+    assert changed == WHAT_DIFFERS
+
+
+def test_every_design_has_its_row_in_both_languages():
+    tables = [rows_of(CHECKOUT / "docs" / page) for page in ("designs.md", "designs_CN.md")]
+    assert sorted(tables[0]) == sorted(recipe.stem for recipe in DESIGNS.glob("*.yaml"))
+    assert tables[0] == tables[1]
+
+
+def rows_of(page: Path) -> dict[str, list[str]]:
+    """Of the first table, {design: its numbers}."""
+    text = page.read_text(encoding="utf-8").partition("\n## ")[0]
+    return {name: re.findall(r"[\d.,]+", rest) for name, rest in re.findall(r"(?m)^\| `(\w+)` \|(.+)$", text)}
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    """The command of each training that `compare` begins; instead of it a finished run folder appears."""
+    begun = []
+
+    def train(command, **_):
+        begun.append(command)
+        pairs = [word.split("=", 1) for word in command if "=" in word]
+        config = load_config(command[4], dict(pairs))
+        run = Path(config.runs_dir, config.name)
+        run.mkdir(parents=True, exist_ok=config.exist_ok)
+        (run / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+        (run / "report.html").touch()
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(compare.subprocess, "run", train)
+    return begun
+
+
+def test_only_a_run_with_the_same_settings_is_not_repeated(trainings, tmp_path, capsys):
+    recipe = tmp_path / "net.yaml"
+    recipe.write_text("model:\n  backbone: null\ntrain:\n  epochs: 3\n", encoding="utf-8")
+    runs = tmp_path / "runs"
+
+    def run_of(seed=1, **settings):
+        return compare.run_of(compare.Variant("net", str(recipe), settings), seed, runs)
+
+    first = run_of()
+    assert first == runs / "net_seed1" and len(trainings) == 1
+    assert run_of() == first and len(trainings) == 1
+    assert f"net, seed 1: finished before, {first}" in capsys.readouterr().out
+    assert run_of(seed=2) == runs / "net_seed2" and len(trainings) == 2
+
+    kept = (first / "config.yaml").read_bytes()
+    recipe.write_text("model:\n  backbone: null\ntrain:\n  epochs: 4\n", encoding="utf-8")
+    assert run_of() == runs / "net_seed1-2" and len(trainings) == 3
+    assert "net_seed1 has another train.epochs" in capsys.readouterr().out
+    assert (first / "config.yaml").read_bytes() == kept
+    assert run_of() == runs / "net_seed1-2" and run_of(**{"train.epochs": "3"}) == first and len(trainings) == 3
+    assert run_of(**{"data.fraction": "0.5"}) == runs / "net_seed1-3" and len(trainings) == 4
+
+
+def test_what_is_unfinished_or_damaged_is_no_result(trainings, tmp_path, capsys):
+    variant = compare.Variant("net", str(DIGITS), {})
+    run = compare.run_of(variant, 1, tmp_path)
+    (run / "report.html").unlink()  # killed before its end: the same folder again
+    assert compare.run_of(variant, 1, tmp_path) == run and len(trainings) == 2
+    (run / "config.yaml").write_text("train:\n  gone: 1\n", encoding="utf-8")
+    assert compare.run_of(variant, 1, tmp_path) == tmp_path / "net_seed1-2" and len(trainings) == 3
+    assert "net_seed1 has another config.yaml" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_recipes_are_compared_in_one_table(tmp_path):
-    designs = CHECKOUT / "finetune" / "configs" / "designs"
-    recipes = [designs / f"{name}.yaml" for name in ("members", "narrow", "plain")]
+    recipes = [DESIGNS / f"{name}.yaml" for name in ("members", "narrow", "plain")]
     done = call(
         *("finetune", "compare", "--recipes", *recipes, "--seeds", "1,2", "--epochs", 2, "--runs_dir", tmp_path),
         *("--dataset_path", "digits", "--set", "train.members=2", "--set", "model.network=mlp"),

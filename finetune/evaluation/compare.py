@@ -4,7 +4,7 @@ python -m finetune compare finetune/configs/digits_bp.yaml --vary train.optimize
 python -m finetune compare --recipes finetune/configs/designs/*.yaml --seeds 1,2,3
 
 Each variant is an ordinary run in a process of its own, so that its memory is its own too. A run that is finished
-already is not repeated.
+already, with the same settings, is not repeated; what was run with others is left as it is.
 """
 
 from __future__ import annotations
@@ -15,19 +15,21 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from datasets.base import InputError
 from datasets.files import write_csv
-from finetune.config import load_config
+from finetune.config import Config, load_config
+from finetune.config_values import flatten
 from finetune.evaluation.significance import difference, read_right
 from finetune.metrics import wilson_interval
 
 TABLE, FIGURE = "comparison.csv", "comparison.png"
 BASELINE = "plain"  # of several recipes the one of this name, else the first
+WHERE = ("name", "runs_dir", "exist_ok")  # a run lies; all other settings say what it is
 
 
 @dataclass(frozen=True)
@@ -95,17 +97,42 @@ def show(rows: list[dict], lines: list[str], folder: Path) -> None:
 
 
 def run_of(variant: Variant, seed: int, folder: Path) -> Path:
-    """The run folder of one variant and seed, trained where it is not there."""
-    run = folder / f"{variant.name}_seed{seed}"
-    if not (run / "report.html").is_file():  # the last file of a run
-        print(f"{variant.name}, seed {seed}", flush=True)
-        settings = {**variant.settings, "seed": seed, "runs_dir": folder, "name": run.name, "exist_ok": "true"}
-        wanted = [word for name, given in settings.items() for word in ("--set", f"{name}={given}")]
-        command = [sys.executable, "-m", "finetune", "train", variant.recipe, *wanted]
-        done = subprocess.run(command, stdout=subprocess.DEVNULL)
-        if done.returncode:
-            raise InputError(f"{run}: this variant failed, see above and {run / 'log.txt'}.")
+    """The run folder of one variant and seed, trained where none with its settings is finished."""
+    settings = {**variant.settings, "seed": seed}
+    run, others = place_of(f"{variant.name}_seed{seed}", load_config(variant.recipe, settings), folder)
+    if (run / "report.html").is_file():  # the last file of a run
+        print(f"{variant.name}, seed {seed}: finished before, {run}", flush=True)
+        return run
+    print(f"{variant.name}, seed {seed}" + "".join(f"; {other}" for other in others), flush=True)
+    settings |= {"runs_dir": folder, "name": run.name, "exist_ok": "true"}
+    wanted = [word for name, given in settings.items() for word in ("--set", f"{name}={given}")]
+    command = [sys.executable, "-m", "finetune", "train", variant.recipe, *wanted]
+    done = subprocess.run(command, stdout=subprocess.DEVNULL)
+    if done.returncode:
+        raise InputError(f"{run}: this variant failed, see above and {run / 'log.txt'}.")
     return run
+
+
+def place_of(name: str, wanted: Config, folder: Path) -> tuple[Path, list[str]]:
+    """(`<folder>/<name>`, or the first `<name>-2` and so on that is free or has the wanted settings; of each folder
+    before it, what is other there)."""
+    run, others = folder / name, []
+    while changed := changed_in(run, wanted):
+        others.append(f"{run.name} has another {', '.join(changed)}")
+        run = folder / f"{name}-{len(others) + 1}"
+    return run, others
+
+
+def changed_in(run: Path, wanted: Config) -> list[str]:
+    """The settings in which a run differs from what is wanted; none where there is no run."""
+    path = run / "config.yaml"
+    if not path.is_file():
+        return []
+    try:
+        found = flatten(asdict(load_config(str(path))))
+    except InputError:  # damaged, or of a version with other settings
+        return [path.name]
+    return [key for key, value in flatten(asdict(wanted)).items() if key not in WHERE and found[key] != value]
 
 
 def row_of(value: str, runs: list[Path]) -> dict:
