@@ -27,6 +27,7 @@ from finetune.training.unfinished import NAME
 from pretrained.weights import load_backbone, read_ckpt
 
 CKPT = "ckpt/mobilenetv2_best.ckpt"
+WHOLE = (pytest.mark.slow, pytest.mark.timeout(3600))  # to compile 19 blocks and their gradients takes half a minute
 
 
 def settings(train_from, place, pictures, backbone, cache) -> list:
@@ -43,7 +44,7 @@ def settings(train_from, place, pictures, backbone, cache) -> list:
     return [word for pair in given for word in pair]
 
 
-@pytest.fixture(scope="module", params=["block_16", "all"])
+@pytest.fixture(scope="module", params=["block_16", pytest.param("all", marks=WHOLE)])
 def tuned(request, tmp_path_factory, toy_pictures, toy_backbone, finished):
     place = tmp_path_factory.mktemp("blocks")
     cache = shutil.copytree(finished.cache, place / "cache")
@@ -139,6 +140,8 @@ def test_the_time_it_says_grows_with_views_and_epochs(toy_pictures):
         config = load_config(None, {"model.train_from": "block_15", **changes})
         return int(re.search(r"about (\d+) minutes", time_needed(config, backbone, dataset, threads))[1])
 
-    assert minutes() < minutes(**{"data.views_per_picture": 9}) < minutes(**{"model.train_from": "all"})
+    assert minutes() < minutes(**{"data.views_per_picture": 9})
+    assert minutes() < minutes(**{"model.train_from": "all"})
+    assert minutes(**{"data.fraction": 0.5}) == pytest.approx(minutes() / 2, abs=1)
     assert minutes() < minutes(**{"train.tail.epochs": 24}) < minutes(**{"train.tail.epochs": 48})
     assert minutes(threads=4) == pytest.approx(minutes() / 2, abs=1)
