@@ -128,9 +128,12 @@ def find_pictures(folder: Path) -> list[Path]:
     return Listing(folder).pictures(folder)
 
 
-def passed_over_lines(passed_over: dict[str, dict[str, int]]) -> list[str]:
-    """A line a folder: what is there beside pictures."""
+def passed_over_lines(passed_over: dict[str, dict[str, int]], root: Path | None = None) -> list[str]:
+    """A line a folder: what is there beside pictures. With `root` the folder itself is called by that path, in full
+    where it is the current one: "." says little."""
+    own = "." if root is None else str(root if root != Path() else root.resolve())
     return [
-        f"passed over in {place}: {', '.join(f'{count} {what}' for what, count in counts.items())}"
+        f"passed over in {own if place == '.' else place}: "
+        f"{', '.join(f'{count} {what}' for what, count in counts.items())}"
         for place, counts in passed_over.items()
     ]

@@ -37,6 +37,7 @@ def show(
     """
     pictures = expand(paths)
     check_place(csv_path, pictures)
+    check_folder(maps)
     predictor = open_model(model, key)
     if maps and predictor.no_maps:
         print(f"no maps: {predictor.no_maps}.", file=sys.stderr)
@@ -69,6 +70,8 @@ def show(
     if csv_path:
         write_csv(csv_path, rows)
         print(f"written: {csv_path}")
+    if drawn:
+        print(f"maps: {sum(bool(row['map']) for row in rows)} written to {maps}")
     return left_out
 
 
@@ -123,6 +126,19 @@ def check_place(csv_path: Path | None, pictures: list[Path]) -> None:
         raise InputError(f"--csv {csv_path}: one of the pictures to classify. Give another file.")
 
 
+def check_folder(maps: Path | None) -> None:
+    """Before the work, whether there can be class maps in it.
+
+    Raises:
+        InputError: it is a file, or lies below one.
+    """
+    if maps is None:
+        return
+    for place in (maps, *maps.parents):
+        if place.exists() and not place.is_dir():
+            raise InputError(f"--maps {maps}: {place} is a file. Give a folder; it is made where there is none.")
+
+
 def expand(paths: list[Path]) -> list[Path]:
     """Files as they are, folders as all pictures below them."""
     pictures = []
@@ -131,8 +147,8 @@ def expand(paths: list[Path]) -> list[Path]:
             raise InputError(f"{path}: no such file or folder.")
         listing = Listing(path)
         found = listing.pictures(path) if path.is_dir() else [path]
-        for line in passed_over_lines(listing.counted()):
-            print(line.replace("passed over in .", f"passed over in {path}"), file=sys.stderr)
+        for line in passed_over_lines(listing.counted(), path):
+            print(line, file=sys.stderr)
         if not found:
             raise InputError(f"{path}: no pictures below this folder.")
         pictures += found

@@ -181,8 +181,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
     logging.getLogger("finetune").setLevel(logging.INFO)
     try:
-        act(parsed, arguments)
-        return 0
+        return act(parsed, arguments) or 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1 if isinstance(error, MachineFault) else 2
@@ -194,7 +193,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
-def act(parsed: argparse.Namespace, arguments: list[str]) -> None:
+def act(parsed: argparse.Namespace, arguments: list[str]) -> int | None:
+    """Returns the exit code where it is not 0."""
     if parsed.verb == "report":
         from finetune.ahead import named
         from finetune.evaluation import report
@@ -225,8 +225,7 @@ def act(parsed: argparse.Namespace, arguments: list[str]) -> None:
 
             print(two_runs.in_words(*map(Path, parsed.given)))
             return
-        work(parsed, load_config(recipe, settings_of(parsed)), [folder])
-        return
+        return work(parsed, load_config(recipe, settings_of(parsed)), [folder])
 
     config = load_config(recipe_of(parsed), settings_of(parsed))
     if parsed.verb == "checks":
@@ -267,8 +266,8 @@ def work_with_others(verb: str, config: Config) -> None:
     run.with_others(verb, config, device)
 
 
-def work(parsed: argparse.Namespace, config: Config, others: list[Ahead | Path | None]) -> None:
-    """The verbs that need the device; `others` is what they get beside it."""
+def work(parsed: argparse.Namespace, config: Config, others: list[Ahead | Path | None]) -> int | None:
+    """The verbs that need the device; `others` is what they get beside it. Returns the exit code where it is not 0."""
     from finetune.device import init_device
 
     device = init_device(config.platform, config.device_id, config.threads, config.seed)
@@ -291,8 +290,7 @@ def work(parsed: argparse.Namespace, config: Config, others: list[Ahead | Path |
     if parsed.verb == "insight" and parsed.unlabelled:
         from finetune.insight import unlabelled
 
-        unlabelled.show(*others, parsed.unlabelled, config, device)
-        return
+        return 1 if unlabelled.show(*others, parsed.unlabelled, config, device) else 0
 
     from finetune import run
     from finetune.insight import look

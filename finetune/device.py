@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -178,6 +179,20 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def one_core_each() -> Iterator[ThreadPoolExecutor]:
+    """A thread a core, for tasks that hang together in nothing; each product of matrices in them keeps to its own core.
+
+    Left to itself BLAS cuts each small product into as many parts as there are cores, whose threads then wait for one
+    another with the core busy: on a machine with other work twelve times the processor time. What a product gives does
+    not depend on the number of cores either.
+    """
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(usable_cores()) as threads:
+        yield threads
 
 
 def device_number(given: int | None) -> int:

@@ -57,6 +57,13 @@ def prepared(backbone: Backbone, data: DataConfig) -> Backbone:
     return replace(backbone, record=replace(backbone.record, image=replace(image, size=size, resize=resize)))
 
 
+def image_in_short(config: Config, backbone: Backbone | None) -> dict | None:
+    """For metrics.json: the size and fit that were set; None where they are the weights' own."""
+    if backbone is None or not (config.data.size or config.data.fit != "crop"):
+        return None
+    return {"size": list(backbone.record.image.size), "fit": config.data.fit}
+
+
 def log_inputs(config: Config, device: Device, dataset: Dataset, backbone: Backbone | None) -> None:
     log.info("device: %s, %d threads; kernel guard %s", device.platform, device.threads, device.kernel_guard)
     log.info(

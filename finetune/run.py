@@ -35,7 +35,7 @@ from finetune.features.engines.choose import choose_engine
 from finetune.features.resample import resampled
 from finetune.features.usable import Findings, usable_split
 from finetune.heads.choice import HeadChooser
-from finetune.inputs import load_inputs, log_inputs
+from finetune.inputs import image_in_short, load_inputs, log_inputs
 from finetune.insight.look import beside_a_run, novelty_of_a_run
 from finetune.metrics import majority_class, mcnemar, nearest_class_mean
 from finetune.storage.rows import held
@@ -148,6 +148,7 @@ def learn(config: Config, device: Device, reporter: Ahead, *others: Ahead) -> tu
         "classes": list(dataset.classes),
         "trained": "head" if backbone else "network",
         "head": asdict(trainer.chosen) if config.train.head != "gradient" else None,
+        "image": image_in_short(config, backbone),
         **costs,
         "best_epoch": fitted.best_epoch,
         "before": before.metrics,

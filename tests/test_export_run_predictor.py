@@ -75,7 +75,11 @@ def test_predict_draws_maps_or_says_why_not(finished, exported, toy_pictures, tm
     assert done.returncode == 0, done.stderr
     with table.open(encoding="utf-8", newline="") as file:
         (row,) = csv.DictReader(file)
+    assert f"maps: 1 written to {tmp_path / 'maps'}" in done.stdout
     assert row["map"] == f"{picture.stem}_map.png" and Image.open(tmp_path / "maps" / row["map"]).size == (40, 40)
+    for place in (table, table / "deeper"):
+        done = call("finetune", "predict", finished.folder, picture, "--maps", place)
+        assert done.returncode == 2 and f"--maps {place}: {table} is a file" in done.stderr
     done = call("finetune", "predict", exported / "export" / "mobilenetv2.onnx", picture, "--maps", tmp_path / "none")
     assert done.returncode == 0 and "no maps: an exported file" in done.stderr and not (tmp_path / "none").exists()
 

@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finetune.features.copies import GRID, SMALL, alike, near_copies, small, small_on_grid
+from finetune.features.copies import (
+    GRID,
+    SMALL,
+    alike,
+    correlation,
+    fitted_part,
+    line,
+    near_copies,
+    small,
+    small_on_grid,
+)
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +59,45 @@ def test_features_propose():
     assert alike(features[:1]) == []
 
 
+def test_the_nearest_three_of_each_row_are_proposed(monkeypatch):
+    """In pieces or at once."""
+    features = np.random.default_rng(2).normal(size=(40, 6)).astype(np.float32)
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    cosine = unit @ unit.T - 2 * np.eye(40)
+    nearest = [(row, int(other)) for row in range(40) for other in np.argsort(-cosine[row])[:3]]
+    wanted = sorted({(min(pair), max(pair)) for pair in nearest if cosine[pair] >= 0.6})
+    assert len(wanted) > 40
+    for at_once in (7, 256):
+        monkeypatch.setattr("finetune.features.copies.ROWS_AT_ONCE", at_once)
+        assert alike(features) == wanted
+
+
 @pytest.mark.parametrize("size", [(128, 96), (40, 128)])
 def test_all_boxes_at_once_are_each_box_alone(size):
     noise = np.random.default_rng(3).integers(0, 256, size[::-1], dtype=np.uint8)
     picture = Image.fromarray(noise)
-    together = small_on_grid(picture)
+    together = small_on_grid(noise.astype(np.float32))
     assert together.shape == (76, SMALL, SMALL)
     for box, found in zip(GRID, together, strict=True):
         assert (found * small(picture, box)).mean() > 0.999
+
+
+@pytest.mark.parametrize(("side", "first", "last"), [(128, 0.0, 1.0), (96, 0.13, 0.8), (40, 0.3, 0.85), (30, 0.0, 0.6)])
+def test_a_line_is_shrunk_as_pillow_does(side, first, last):
+    identity = Image.fromarray(np.eye(side, dtype=np.float32))
+    box = (0, first * side, side, last * side)
+    theirs = np.asarray(identity.resize((side, SMALL), Image.Resampling.BILINEAR, box))
+    assert np.abs(line(side, first, last) - theirs).max() < 1e-5
+
+
+def test_a_part_is_found_edge_by_edge(photographs):
+    picture = Image.open(photographs / "one.png").convert("L").resize((90, 120))
+    box = (0.07, 0.11, 0.83, 0.92)
+    pixels, wanted = np.asarray(picture, np.float32), small(picture, box)
+    value, found = fitted_part(pixels, wanted, (0.0, 0.0, 1.0, 1.0), 0.0)
+    assert value > 0.99 and np.abs(np.subtract(found, box)).max() < 0.025
+    assert value == pytest.approx((small(picture, found) * wanted).mean(), abs=2e-3)
+    assert correlation(pixels[:SMALL, :SMALL], wanted) < 0.9
 
 
 def test_two_colours_of_one_shape_are_no_copies(tmp_path):

@@ -8,7 +8,7 @@ from conftest import RED_GREEN, call, draw_toys
 from PIL import Image, ImageFilter
 from scipy.stats import fisher_exact as reference
 
-from finetune.features.looks import SLICES, slices_of
+from finetune.features.looks import SLICES, look
 from finetune.insight.failures import Answers, compared, failures, read_answers
 from finetune.metrics import fisher_exact
 
@@ -71,7 +71,7 @@ def test_slices_of_drawn_pictures(tmp_path):
         paths.append(tmp_path / f"{name}.png")
         picture.save(paths[-1])
     paths.append(tmp_path / "gone.png")
-    found = slices_of(paths)
+    found = look(paths).slices
     assert set(found) == set(SLICES) and not any(there[[0, -1]].any() for there in found.values())
     for place, name in list(enumerate(pictures))[1:]:
         assert found[name][place], name

@@ -14,6 +14,7 @@ from finetune.config import TrainConfig
 from finetune.evaluation.significance import difference
 from finetune.heads.folds import deal
 from finetune.heads.logistic import LinearHead
+from finetune.insight.curve import learning_curve
 from finetune.insight.folds import cross_validate, deal_groups, design_effect
 from finetune.insight.two_runs import in_words
 from finetune.metrics import mcnemar_exact
@@ -141,3 +142,27 @@ def test_insight_alone(toy_pictures, toy_backbone, finished, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "toys_insight" / "insight" / "insight.json").is_file() and "5 folds x 2 seeds" in done.stdout
+
+
+def test_from_the_head_of_some_rows_the_same_minimum_is_found():
+    x, y = clouds(90)
+    some = LinearHead(x[:40], y[:40], 3, l2=0.01)
+    heads = (LinearHead(x, y, 3, l2=0.01), LinearHead(x, y, 3, l2=0.01, start=some))
+    assert np.abs(heads[0](x) - heads[1](x)).max() < 5e-3 < np.abs(heads[0](x) - some(x)).max()
+
+
+def test_the_minimum_is_scikit_learns():
+    """Of rows far from 0, which are centred without a copy."""
+    from sklearn.linear_model import LogisticRegression
+
+    x, y = clouds(90)
+    x += 30
+    theirs = LogisticRegression(C=1 / (2 * 0.01 * len(x)), tol=1e-8, max_iter=5000).fit(x.astype(np.float64), y)
+    assert np.abs(LinearHead(x, y, 3, l2=0.01)(x) - theirs.predict_proba(x.astype(np.float64))).max() < 5e-3
+
+
+def test_a_seed_gives_the_same_bits_again():
+    x, y = clouds(90, width=200)
+    (one, first), (other, second) = (cross_validate(x, y, 3, 0.01, folds=5, seeds=2) for _ in range(2))
+    assert one == other and np.array_equal(first, second)
+    assert learning_curve(x, y, 3, 0.01) == learning_curve(x, y, 3, 0.01)

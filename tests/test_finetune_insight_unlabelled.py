@@ -2,11 +2,13 @@
 
 import csv
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import call, draw_toy
 
+from datasets.listing import passed_over_lines
 from finetune.insight.novelty import Novelty
 from finetune.insight.unlabelled import ranked
 
@@ -37,8 +39,10 @@ def test_a_folder_of_new_pictures(finished, tmp_path):
     for number, colour in enumerate(((150, 60, 60), (60, 150, 60), (105, 105, 60))):
         draw_toy(new / "deeper" / f"{number}.png", colour, 900 + number)
     (new / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing")
+    (new / "notes.txt").write_text("none", encoding="utf-8")
     done = call("finetune", "insight", run, "--unlabelled", new, "--cache_dir", tmp_path / "cache")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1 and not done.stderr  # for the one that is damaged
+    assert f"passed over in {new}: 1 .txt" in done.stdout
     with (run / "insight" / "unlabelled.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["path"] for row in rows} == {str(new / "deeper" / f"{number}.png") for number in range(3)}
@@ -65,3 +69,13 @@ def test_what_cannot_be_ranked_is_an_error(finished, tmp_path, words, says):
     words = [finished.folder for _ in words]
     done = call("finetune", "insight", *words, "--unlabelled", tmp_path / "none", "--cache_dir", tmp_path / "cache")
     assert done.returncode == 2 and says in done.stderr and not (tmp_path / "cache").exists()
+
+
+def test_the_current_folder_is_called_by_its_name(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    counted = {".": {".txt": 1}, "deeper": {".zip": 2}}
+    assert passed_over_lines(counted, Path()) == [
+        f"passed over in {Path.cwd()}: 1 .txt",
+        "passed over in deeper: 2 .zip",
+    ]
+    assert passed_over_lines(counted, Path("new"))[0] == "passed over in new: 1 .txt"

@@ -232,6 +232,7 @@ def _page(run: Path, metrics: dict, figures: Sequence[str]) -> str:
     low, high = (100 * bound for bound in after["interval"])
     sections = [f"<h1>{html.escape(run.resolve().name)}</h1>"]
     sections.append(f'<p class="quiet">{after["pictures"]} evaluation pictures, {len(metrics["classes"])} classes</p>')
+    sections += [f'<p class="quiet">{line}</p>' for line in _chosen(metrics)]
     numbers = [("before", before, fresh(metrics))]
     if "linear_head" in metrics:
         chance = f"McNemar's test between the last two: p = {metrics['mcnemar_p']:.2g}"
@@ -254,6 +255,25 @@ def _page(run: Path, metrics: dict, figures: Sequence[str]) -> str:
         f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>{title}</title><style>{STYLE}</style><body>{''.join(sections)}</body></html>\n"
     )
+
+
+FITS = {"whole": "all of each picture, squashed into it", "crop": "the middle of each picture"}  # data.fit
+
+
+def _chosen(metrics: dict) -> list[str]:
+    """What was trained, where it is not what a run does unasked. Runs of earlier versions say less."""
+    lines, head, image = [], metrics.get("head"), metrics.get("image")
+    if head:
+        found = "there was nothing to choose by"
+        if head["accuracy"] is not None:
+            found = (
+                f"chosen by cross-validation on the training pictures, {100 * head['accuracy']:.1f} % right out of fold"
+            )
+        lines.append(f"Head: {head['kind']}, strength {head['strength']:g}; {found}")
+    if image:
+        height, width = image["size"]
+        lines.append(f"The network sees {width} x {height} pixels: {FITS[image['fit']]}")
+    return lines
 
 
 def _findings(metrics: dict) -> dict[str, list[str]]:

@@ -93,7 +93,14 @@ def by_table(dataset: Dataset, path: Path) -> np.ndarray:
 
 def joined(count: int, pairs: Iterable[tuple[int, int]]) -> np.ndarray:
     """int (count,): the groups that pairs of rows make: who is a copy of a copy belongs to it."""
-    groups = np.arange(count)
+    above = list(range(count))  # another row of the same group; the group's own name is the row above itself
+
+    def name_of(row: int) -> int:
+        while above[row] != row:
+            above[row] = above[above[row]]
+            row = above[row]
+        return row
+
     for one, other in pairs:
-        groups[groups == groups[other]] = groups[one]
-    return groups
+        above[name_of(other)] = name_of(one)
+    return np.array([name_of(row) for row in range(count)], np.int64)

@@ -6,8 +6,10 @@ slices are numbers anybody can check, and not quantiles: of a set of bright pict
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,18 +52,35 @@ def thumbnail(path: Path) -> Thumbnail | None:
     return Thumbnail(picture, decoded.size)
 
 
-def slices_of(paths: Sequence[Path]) -> dict[str, np.ndarray]:
-    """For each of SLICES bool (N,): the pictures in it. One that cannot be read any more is in none."""
+@dataclass(frozen=True)
+class Looks:
+    """What one look at each of N pictures gave. One that cannot be read any more is in no slice, and is not kept."""
+
+    slices: dict[str, np.ndarray]  # for each of SLICES bool (N,): the pictures in it
+    grey: dict[int, np.ndarray]  # row -> uint8 (H, W), the thumbnail in grey, of the rows to keep: 16 KB each at most
+
+
+def look(paths: Sequence[Path], kept: Collection[int] = ()) -> Looks:
+    """Each file is decoded once, and only the rows `kept` are kept as thumbnails."""
+
+    def one(row: int) -> tuple[set[str], np.ndarray | None]:
+        small = thumbnail(paths[row])
+        return (look_at(small), np.asarray(small.picture.convert("L"))) if small else (set(), None)
+
+    slices, grey = {name: np.zeros(len(paths), bool) for name in SLICES}, {}
     with ThreadPoolExecutor(usable_cores()) as threads:  # Pillow decodes beside them
-        looks = list(threads.map(lambda path: look_at(thumbnail(path)), paths))
-    return {name: np.array([name in its for its in looks], bool) for name in SLICES}
+        for row, (names, pixels) in enumerate(threads.map(one, range(len(paths)))):
+            for name in names:
+                slices[name][row] = True
+            if row in kept and pixels is not None:
+                grey[row] = pixels
+    return Looks(slices, grey)
 
 
-def look_at(small: Thumbnail | None) -> set[str]:
+def look_at(small: Thumbnail) -> set[str]:
     """The names of the slices that a picture is in."""
-    if small is None:
-        return set()
-    grey, colours = (np.asarray(small.picture.convert(mode), np.float32) for mode in ("L", "RGB"))
+    grey = np.asarray(small.picture.convert("L"), np.float32)
+    colours = [np.asarray(channel) for channel in small.picture.split()]
     shorter, longer = sorted(small.size)
     there = {
         "dark": grey.mean() < DARK,
@@ -69,7 +88,7 @@ def look_at(small: Thumbnail | None) -> set[str]:
         "blurred": laplacian(grey).var() < BLURRED,
         "tiny": shorter < TINY,
         "long": longer >= LONG * shorter,
-        "grey": (colours.max(2) - colours.min(2)).mean() < GREY,
+        "grey": (functools.reduce(np.maximum, colours) - functools.reduce(np.minimum, colours)).mean() < GREY,
     }
     return {name for name, its in there.items() if its}
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 
 from finetune.evaluation.significance import Right
-from finetune.features.copies import near_copies
+from finetune.features.copies import alike, confirmed
+from finetune.features.looks import Looks
 from finetune.metrics import wilson_interval
 
 
@@ -37,17 +40,33 @@ class Copy:
         return (self.first_part == "eval") != (self.second_part == "eval")
 
 
-def find(x: np.ndarray, keys: Sequence, paths: Sequence, facts: Sequence[tuple[str, str, str]]) -> list[Copy]:
-    """Of rows x (N, D) with the sha256 `keys`; `facts` are N (name, class, part). Those that matter most come first."""
+@dataclass(frozen=True)
+class Proposed:
+    """Pairs of rows."""
+
+    exact: list[tuple[int, int]]  # with one sha256
+    near: list[tuple[int, int]]  # alike by their features: pixels are to decide
+
+    def rows(self) -> set[int]:
+        """Those whose pixels decide."""
+        return set(itertools.chain(*self.near))
+
+
+def proposed(x: np.ndarray, keys: Sequence) -> Proposed:
+    """Of rows x (N, D) with the sha256 `keys`."""
     rows_of = defaultdict(list)
     for row, key in enumerate(keys):
         rows_of[key].append(row)
-    pairs = [("exact", its[0], row) for its in rows_of.values() for row in its[1:]]
     unique = [its[0] for its in rows_of.values()]
-    near = near_copies(x[unique], [paths[row] for row in unique])
-    pairs += [("near", unique[one], unique[other]) for one, other in near]
+    near = [(unique[one], unique[other]) for one, other in alike(x[unique])]
+    return Proposed([(its[0], row) for its in rows_of.values() for row in its[1:]], near)
+
+
+def find(pairs: Proposed, paths: Sequence[Path], looks: Looks, facts: Sequence[tuple[str, str, str]]) -> list[Copy]:
+    """Of N pictures at `paths`; `facts` are N (name, class, part). Those that matter most come first."""
+    near = confirmed(pairs.near, paths, looks)
     found = []
-    for kind, one, other in pairs:
+    for kind, one, other in [*(("exact", *pair) for pair in pairs.exact), *(("near", *pair) for pair in near)]:
         (first, *of_first), (second, *of_second) = facts[one], facts[other]
         found.append(Copy(kind, first, second, of_first[0], of_second[0], of_first[1], of_second[1]))
     return sorted(found, key=lambda copy: (not copy.two_labels, not copy.leaks, copy.kind, copy.first))

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from finetune.device import one_core_each
 from finetune.heads.folds import deal
 from finetune.heads.logistic import LinearHead
 from finetune.metrics import wilson_interval
@@ -44,16 +45,22 @@ def learning_curve(x: np.ndarray, y: np.ndarray, class_count: int, l2: float, se
     """Of rows x (N, D) with labels y (N,); None where there are fewer than 8 rows a class."""
     if np.bincount(y, minlength=class_count).min() < 8:
         return None
-    found, held = [], 0
-    for number in range(SEEDS):
+
+    def one_seed(number: int) -> tuple[list[int], list[float], int]:
+        """(sizes, their accuracies, rows that judged)."""
         fold = deal(y, FOLDS, seed + number)
         train, test = np.flatnonzero(fold), np.flatnonzero(fold == 0)
         train = train[in_turns(y[train], seed + number)]
         sizes = [max(2 * class_count, round(share * len(train))) for share in SHARES]
-        heads = (LinearHead(x[train[:size]], y[train[:size]], class_count, l2) for size in sizes)
-        found.append([float((head(x[test]).argmax(1) == y[test]).mean()) for head in heads])
-        held += len(test)
-    found = np.array(found)
+        head, accuracies = None, []
+        for size in sizes:
+            head = LinearHead(x[train[:size]], y[train[:size]], class_count, l2, start=head)
+            accuracies.append(float((head(x[test]).argmax(1) == y[test]).mean()))
+        return sizes, accuracies, len(test)
+
+    with one_core_each() as threads:
+        sizes, found, judged = zip(*threads.map(one_seed, range(SEEDS)))
+    sizes, found, held = sizes[-1], np.array(found), sum(judged)
     spreads = np.maximum(found.std(0, ddof=1), 1 / held) / SEEDS**0.5
     return forecast(sizes, found.mean(0), spreads, 2 * sizes[-1], min(held, len(y)), seed)
 

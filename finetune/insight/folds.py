@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from finetune.device import one_core_each
 from finetune.heads.folds import deal
 from finetune.heads.logistic import LinearHead
 from finetune.metrics import majority_class, nearest_class_mean, wilson_interval
@@ -72,15 +73,25 @@ def cross_validate(
     folds = min(folds, most_folds(y, groups))
     if folds < 2:
         return None
+    parts = list(splits(y, groups, folds, seeds, seed))
+
+    def judged(part: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, float, float]:
+        """(probabilities, accuracies of the nearest class mean and of the most frequent class) of the rows judged."""
+        train, test = part
+        known, labels = x[train], y[train]
+        means = nearest_class_mean(known, labels, x[test], y[test])["accuracy"]
+        majority = majority_class(labels, y[test])["accuracy"]
+        return LinearHead(known, labels, class_count, l2)(x[test]), means, majority
+
     probabilities, right = np.zeros((len(y), class_count), np.float32), np.zeros(len(y))
     accuracies, means, majority = [], [], []
-    for train, test in splits(y, groups, folds, seeds, seed):
-        p = LinearHead(x[train], y[train], class_count, l2)(x[test])
-        probabilities[test] += p / seeds
-        right[test] += (p.argmax(1) == y[test]) / seeds
-        accuracies.append(float((p.argmax(1) == y[test]).mean()))
-        means.append(nearest_class_mean(x[train], y[train], x[test], y[test])["accuracy"])
-        majority.append(majority_class(y[train], y[test])["accuracy"])
+    with one_core_each() as threads:
+        for (_, test), (p, *simple) in zip(parts, threads.map(judged, parts)):
+            probabilities[test] += p / seeds
+            right[test] += (p.argmax(1) == y[test]) / seeds
+            accuracies.append(float((p.argmax(1) == y[test]).mean()))
+            means.append(simple[0])
+            majority.append(simple[1])
     accuracy, count = float(right.mean()), len(y) * (folds - 1) / folds / design_effect(right, groups)
     number = Number(
         accuracy,

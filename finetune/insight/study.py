@@ -19,7 +19,7 @@ from datasets.files import write_csv, write_json, write_text
 from finetune.config import Config
 from finetune.evaluation.significance import read_right
 from finetune.features.cache import Features
-from finetune.features.looks import slices_of
+from finetune.features.looks import Looks, look
 from finetune.insight import copies, section, sheet
 from finetune.insight.curve import learning_curve
 from finetune.insight.failures import Answers, failures, read_answers, surest
@@ -82,20 +82,22 @@ def study(rows: Rows, config: Config, run: Path) -> dict:
         found["labels"] = look_at_labels(rows, doubtful(probabilities, rows.y), folder)
     if of_the_run := read_answers(run, rows.classes):
         answers["evaluation"] = of_the_run
-    found["failures"] = look_at_failures(rows, answers, folder)
+    pairs = copies.proposed(rows.x, rows.keys)
+    looks = look(rows.paths, pairs.rows())
+    found["failures"] = look_at_failures(rows, answers, looks, folder)
     if curve := learning_curve(*those, config.train.l2, config.seed):
         found["curve"] = {**curve.to_dict(), "words": curve.in_words()}
         log.info("insight: %s", curve.in_words())
-    found["copies"] = look_for_copies(rows, run)
+    found["copies"] = look_for_copies(rows, pairs, looks, run)
     write_json(folder / "insight.json", found)
     write_text(folder / section.FILE, section.html_of(found, dict(zip(rows.names, rows.paths))))
     log.info("insight: %.1f s", time.perf_counter() - started)
     return found
 
 
-def look_for_copies(rows: Rows, run: Path) -> dict:
+def look_for_copies(rows: Rows, pairs: copies.Proposed, looks: Looks, run: Path) -> dict:
     """copies.csv, and the accuracy of the run on the evaluation pictures that have no copy among the others."""
-    found = copies.find(rows.x, rows.keys, rows.paths, rows.facts())
+    found = copies.find(pairs, rows.paths, looks, rows.facts())
     if found:
         write_csv(run / FOLDER / "copies.csv", [copy.to_dict() for copy in found])
     leaks, two_labels = [copy for copy in found if copy.leaks], [copy for copy in found if copy.two_labels]
@@ -119,15 +121,15 @@ def look_for_copies(rows: Rows, run: Path) -> dict:
     }
 
 
-def look_at_failures(rows: Rows, answers: dict[str, Answers], folder: Path) -> dict:
+def look_at_failures(rows: Rows, answers: dict[str, Answers], looks: Looks, folder: Path) -> dict:
     """Of out-of-fold answers and of the run's; failures.html shows the surest mistakes of the first that are there."""
     if not answers:
         return {}
-    slices, row_of = slices_of(rows.paths), {name: row for row, name in enumerate(rows.names)}
+    row_of = {name: row for row, name in enumerate(rows.names)}
     found = {}
     for kind, its in answers.items():
         places = np.array([row_of.get(name, -1) for name in its.names])  # -1: gone since the run
-        there = {name: inside[places] for name, inside in slices.items()}
+        there = {name: inside[places] for name, inside in looks.slices.items()}
         found[kind] = failures(its, there, rows.classes, known=places >= 0)
         for one in found[kind]["slices"]:
             if one["differs"]:

@@ -34,8 +34,9 @@ SHOWN = 48  # pictures of each sheet
 log = logging.getLogger("finetune")
 
 
-def show(run: Path, folder: Path, config: Config, device: Device) -> Path:
-    """Write unlabelled.csv, all pictures, and unlabelled.html, the heads of both lists. Returns the page.
+def show(run: Path, folder: Path, config: Config, device: Device) -> int:
+    """Write unlabelled.csv, all pictures, and unlabelled.html, the heads of both lists. Returns how many pictures were
+    left out.
 
     Raises:
         InputError: no finished run on a backbone, no such folder, or no picture in it that can be read.
@@ -48,7 +49,7 @@ def show(run: Path, folder: Path, config: Config, device: Device) -> Path:
         raise InputError(f"{run}: trained from scratch. --unlabelled wants a run on a backbone.")
     listing = Listing(folder)
     paths = listing.pictures(folder)
-    for line in passed_over_lines(listing.counted()):
+    for line in passed_over_lines(listing.counted(), folder):
         log.info(line)
     engine = choose_engine(trained.backbone, device, config)
     found = extract(paths, trained.backbone, engine, config.cache_dir, device.threads) if paths else None
@@ -66,7 +67,7 @@ def show(run: Path, folder: Path, config: Config, device: Device) -> Path:
     unlike = sum(line.get("unlike") == "yes" for line in lines)
     log.info("unlabelled: %d pictures, %d of them unlike the training pictures", len(lines), unlike)
     log.info("unlabelled: %s", place / f"{NAME}.html")
-    return place / f"{NAME}.html"
+    return len(found.damaged)
 
 
 def ranked(
