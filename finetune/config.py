@@ -35,7 +35,8 @@ class DataConfig:
     fraction: float = 1.0  # of the rows of each class that train or validate; the others are left out
     exclude: Optional[str] = None  # a file that names pictures to leave out: CSV with a column path, or a name a line
     size: Optional[int] = None  # pixels of a side that the backbone sees; null: what its weights were trained with
-    fit: str = "crop"  # the middle of a picture; whole: all of it, squashed into a square
+    fit: str = "crop"  # the middle of a picture; whole: all, squashed into a square; letterbox: all, with a margin
+    mirror_mean: bool = False  # features are the mean of a picture's and of its mirror image's, also when predicting
     views: bool = True  # write <dataset>/features/{train,eval}_{feature,label}.npy
     views_per_picture: int = 1  # of a training photograph: the plain one, and others drawn at random
     augment: ViewConfig = field(default_factory=ViewConfig)  # those others

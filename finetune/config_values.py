@@ -14,7 +14,7 @@ CHOICES = {
     "platform": ("auto", "CPU", "GPU", "Ascend"),
     "engine": ("auto", "openvino", "mindspore"),
     "precision": ("f32", "bf16"),
-    "data.fit": ("crop", "whole"),
+    "data.fit": ("crop", "whole", "letterbox"),
     "model.backbone": ("mobilenetv2",),
     "model.train_from": ("head", *(f"block_{number}" for number in range(1, 19))),
     "model.network": ("lenet5", "mlp"),
@@ -269,6 +269,10 @@ def without_contradiction(config: Any) -> Any:
         (
             scratch and (config.data.size or config.data.fit != "crop"),
             "data.size and data.fit are of a backbone's pictures, and model.backbone is null. Use model.image_size.",
+        ),
+        (
+            scratch and config.data.mirror_mean,
+            "data.mirror_mean is of a backbone's features, and model.backbone is null. Leave data.mirror_mean out.",
         ),
     ):
         if found:

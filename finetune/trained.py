@@ -45,7 +45,8 @@ class Trained:
         if self.backbone is None:
             return {"digest": self.digest, "source": OWN_SOURCE, "licence": OWN_LICENCE}
         record = self.backbone.record
-        return {"digest": self.backbone.digest, "source": record.source, "licence": record.licence}
+        facts = {"digest": self.backbone.digest, "source": record.source, "licence": record.licence}
+        return {**facts, "mirror_mean": True} if record.mirror_mean else facts
 
 
 def save_trained(run: Path, backbone: Backbone, head: Head) -> Path:

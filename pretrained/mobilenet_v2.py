@@ -10,6 +10,20 @@ from mindspore import nn, ops
 
 from pretrained.shapes import STAGES, round_channels
 
+halves = ops.Split(axis=0, output_num=2)
+
+
+def with_mirror_images(x):
+    """(B, 3, H, W) -> (2 B, 3, H, W)."""
+    return ops.concat((x, ops.flip(x, (3,))))
+
+
+def mean_of_both(maps):
+    """(2 B, D, H', W') of pictures and of their mirror images -> (B, D, H', W'), the latter turned back: what is on the
+    left of a map stays on the left of the picture."""
+    plain, mirrored = halves(maps)
+    return (plain + ops.flip(mirrored, (3,))) / 2
+
 
 def conv2d(c_in: int, c_out: int, kernel_size: int, stride: int, group: int, pad_mode: str) -> nn.Conv2d:
     """A convolution without bias. `pad_mode` is a fact of the weights: "same" pads as TensorFlow
@@ -54,13 +68,15 @@ class InvertedResidual(nn.Cell):
 
 
 class MobileNetV2(nn.Cell):
-    """The convolutional part: normalised pictures (B, 3, H, W) -> pooled features (B, D).
+    """The convolutional part: normalised pictures (B, 3, H, W) -> pooled features (B, D); with `mirror_mean` the mean of
+    a picture's and of its mirror image's.
 
     D is 1280 up to width 1.0 and grows with the width above it.
     """
 
-    def __init__(self, width: float = 1.0, pad_mode: str = "pad", bn_eps: float = 1e-5):
+    def __init__(self, width: float = 1.0, pad_mode: str = "pad", bn_eps: float = 1e-5, mirror_mean: bool = False):
         super().__init__()
+        self.mirror_mean = mirror_mean
         channels = round_channels(32 * width)
         facts = {"pad_mode": pad_mode, "bn_eps": bn_eps}
         layers = [ConvBNReLU(3, channels, stride=2, **facts)]
@@ -76,7 +92,7 @@ class MobileNetV2(nn.Cell):
 
     def forward_map(self, x):
         """(B, 3, H, W) -> (B, D, H/32, W/32): the last feature map, before pooling."""
-        return self.features(x)
+        return mean_of_both(self.features(with_mirror_images(x))) if self.mirror_mean else self.features(x)
 
     def forward_features(self, x):
         """(B, 3, H, W) -> (B, D): the feature map averaged over its pixels."""

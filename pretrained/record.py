@@ -29,6 +29,7 @@ class WeightsRecord:
     bytes: int = 0  # of the file; 0 where it is not published
     mirrors: tuple[str, ...] = ()  # further addresses of the same file
     top_1: float | None = None  # published accuracy on ImageNet in percent, with its own classifier
+    mirror_mean: bool = False  # features are the mean of a picture's and of its mirror image's
 
     def to_dict(self) -> dict:
         facts = {**asdict(self), "image": self.image.to_dict(), "mirrors": list(self.mirrors)}
@@ -44,4 +45,6 @@ class WeightsRecord:
                 raise ValueError(f"{name} must be a number above 0, found {getattr(record, name)!r}")
         if record.pad_mode not in PAD_MODES:
             raise ValueError(f"pad_mode must be one of {', '.join(PAD_MODES)}, found {record.pad_mode!r}")
+        if record.mirror_mean not in (False, True):
+            raise ValueError(f"mirror_mean must be true or false, found {record.mirror_mean!r}")
         return record

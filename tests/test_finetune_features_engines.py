@@ -70,6 +70,22 @@ def test_openvino_gives_mindspores_features(tmp_path, pad_mode, count):
 
 
 @pytest.mark.parametrize("pad_mode", ["pad", "same"])
+def test_all_engines_give_the_mean_with_the_mirror_image(tmp_path, pad_mode):
+    plain, images = toy(tmp_path, pad_mode), noise(5)
+    both = load_backbone(plain.path, mirror_mean=True)
+    of_plain = MindSporeEngine(plain)
+    wanted = (of_plain(images) + of_plain(images[:, :, ::-1])) / 2
+    assert largest_distance(of_plain(images), wanted) > 1e-3
+    engine = MindSporeEngine(both)
+    assert largest_distance(engine.once(images), wanted) <= 1e-4
+    for found in (engine, OpenVinoEngine(both, "f32", 2), MindSporeProcesses(both, threads=2)):
+        assert largest_distance(found(images), wanted) <= 1e-4
+    in_front = MindSporeEngine(both, cut=4)
+    assert np.array_equal(in_front(images), MindSporeEngine(plain, cut=4)(images))
+    assert largest_distance(OpenVinoEngine(both, "f32", 2, cut=4)(images), in_front(images)) <= 1e-4
+
+
+@pytest.mark.parametrize("pad_mode", ["pad", "same"])
 def test_engines_agree_in_front_of_a_cut_and_the_rest_leads_on_to_the_features(tmp_path, pad_mode):
     backbone, images = toy(tmp_path, pad_mode, mean=(0.3, 0.5, 0.6)), noise(2)
     found = OpenVinoEngine(backbone, "f32", 2, cut=4)(images)

@@ -10,6 +10,7 @@ from datasets.base import InputError
 from pretrained import weights
 from pretrained.catalog import EMBEDDED, EMBEDDED_FILE, TENSORFLOW_1_0_224
 from pretrained.files import facts_file
+from pretrained.record import WeightsRecord
 from pretrained.weights import load_backbone, read_ckpt
 
 
@@ -115,8 +116,16 @@ def test_the_digest_follows_values_and_facts(tmp_path):
     other_values = load_backbone(save_toy_backbone(tmp_path / "c.ckpt", seed=2)).digest
     other_facts = replace(TOY_RECORD, pad_mode="same")
     other_padding = load_backbone(save_toy_backbone(tmp_path / "d.ckpt", seed=1, record=other_facts)).digest
+    mirror_mean = load_backbone(tmp_path / "a.ckpt", mirror_mean=True)
+    said = save_toy_backbone(tmp_path / "e.ckpt", seed=1, record=replace(TOY_RECORD, mirror_mean=True))
+    assert mirror_mean.digest == load_backbone(said).digest and load_backbone(said).network.mirror_mean
     assert same[0] == same[1]
-    assert len({same[0], other_values, other_padding}) == 3
+    assert len({same[0], other_values, other_padding, mirror_mean.digest}) == 4
+
+
+def test_what_is_no_fact_of_the_mirror_mean_is_refused():
+    with pytest.raises(ValueError, match="mirror_mean must be true or false"):
+        WeightsRecord.from_dict({**TOY_RECORD.to_dict(), "mirror_mean": "left"})
 
 
 @needs_real_data

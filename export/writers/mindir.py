@@ -80,7 +80,8 @@ def write_mindir(
 
 def folded(trained: Trained) -> nn.Cell:
     backbone = trained.backbone
-    return Classifier(FoldedMobileNetV2(fold(backbone.network), backbone.record.pad_mode), trained.head)
+    blocks, record = fold(backbone.network), backbone.record
+    return Classifier(FoldedMobileNetV2(blocks, record.pad_mode, mirror_mean=record.mirror_mean), trained.head)
 
 
 @contextlib.contextmanager

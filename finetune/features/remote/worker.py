@@ -113,7 +113,7 @@ def backbone_of(job: Job, arrays: dict[str, np.ndarray]):
     from pretrained.mobilenet_v2 import MobileNetV2
     from pretrained.weights import Backbone, freeze, load_strict
 
-    network = MobileNetV2(job.record.width, job.record.pad_mode, job.record.bn_eps)
+    network = MobileNetV2(job.record.width, job.record.pad_mode, job.record.bn_eps, job.record.mirror_mean)
     load_strict(network, arrays, Path("backbone"), "")
     freeze(network)
     return Backbone(network, job.record, "", "", job.digest, Path("backbone"), job.folded)
