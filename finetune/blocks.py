@@ -85,7 +85,13 @@ def tail_trainer(
     train, valid = cut_rows(config, device, dataset, backbone, split)
     blocks, record = fold(backbone.network), backbone.record
     return Trainer(
-        Tail(blocks[config.model.cut :], train.shape[2:], record.pad_mode, without_dropout(head)),
+        Tail(
+            blocks[config.model.cut :],
+            train.shape[2:],
+            record.pad_mode,
+            without_dropout(head),
+            [number + 1 - config.model.cut for number in record.beside_last],
+        ),
         (train, dataset.labels[split.train]),
         (valid, dataset.labels[split.valid]),
         tail_training(config.train),

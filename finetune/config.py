@@ -48,6 +48,9 @@ class ModelConfig:
     pretrain_ckpt: Optional[str] = None
     backbone: Optional[str] = "mobilenetv2"  # null: `network` learns from the pixels
     train_from: str = "head"  # what is trained: the head, or block_15 and all behind it as well
+    features: list[str] = field(
+        default_factory=lambda: ["last"]
+    )  # whose pooled maps the head sees: also block_14 to 17
     hidden: int = 0  # units of a hidden layer in the head; 0 is a linear head
     dropout: float = 0.0  # share of the features, or of the units of each hidden layer, set to 0 in training
     # Without a backbone:
@@ -69,6 +72,11 @@ class ModelConfig:
     def cut(self) -> Optional[int]:
         """The number of the first block that is trained; None: only the head is."""
         return None if self.train_from == "head" else int(self.train_from.partition("_")[2])
+
+    @property
+    def beside_last(self) -> tuple[int, ...]:
+        """The numbers of the blocks whose pooled maps the head sees beside the last one."""
+        return tuple(sorted({int(name.partition("_")[2]) for name in self.features if name != "last"}))
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ CHOICES = {
     "data.fit": ("crop", "whole", "letterbox"),
     "model.backbone": ("mobilenetv2",),
     "model.train_from": ("head", *(f"block_{number}" for number in range(1, 19))),
+    "model.features": ("block_14", "block_15", "block_16", "block_17", "last"),
     "model.network": ("lenet5", "mlp"),
     "model.activation": ("relu", "sigmoid", "tanh", "elu", "leaky_relu", "prelu"),
     "model.convolution": ("plain", "shuffle", "binary"),
@@ -271,8 +272,12 @@ def without_contradiction(config: Any) -> Any:
             "data.size and data.fit are of a backbone's pictures, and model.backbone is null. Use model.image_size.",
         ),
         (
-            scratch and config.data.mirror_mean,
-            "data.mirror_mean is of a backbone's features, and model.backbone is null. Leave data.mirror_mean out.",
+            scratch and (config.data.mirror_mean or model.beside_last),
+            "data.mirror_mean and model.features are of a backbone, and model.backbone is null. Leave them out.",
+        ),
+        (
+            "last" not in model.features,
+            f"model.features {', '.join(model.features)}: the last block's are always seen. Add last.",
         ),
     ):
         if found:

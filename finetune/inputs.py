@@ -41,7 +41,16 @@ def load_inputs(config: Config) -> tuple[Dataset, Backbone | None]:
             f"{dataset.name}: arrays of pixels; a backbone wants pictures in folders. Use a recipe without a backbone "
             "(finetune/configs), or give --dataset_path a folder of pictures."
         )
-    return dataset, prepared(load_backbone(config.model.pretrain_ckpt, config.data.mirror_mean), config.data)
+    model = config.model
+    backbone = load_backbone(model.pretrain_ckpt, config.data.mirror_mean, model.beside_last)
+    earliest = min(backbone.record.beside_last, default=18)
+    if model.cut is not None and earliest < model.cut - 1:
+        raise InputError(
+            f"model.features block_{earliest} lies before block_{model.cut - 1}, and model.train_from "
+            f"{model.train_from} keeps nothing of what is before that. Leave it out of model.features, or train from "
+            f"block_{earliest + 1}."
+        )
+    return dataset, prepared(backbone, config.data)
 
 
 def prepared(backbone: Backbone, data: DataConfig) -> Backbone:
@@ -82,6 +91,9 @@ def log_inputs(config: Config, device: Device, dataset: Dataset, backbone: Backb
         log.info("facts: %s", backbone.facts_from)
         if config.data.size or config.data.fit != "crop":
             log.info("data.size, data.fit: pictures are %s", in_words(backbone.record.image))
+        if backbone.record.beside_last:
+            blocks = ", ".join(f"block_{number}" for number in backbone.record.beside_last)
+            log.info("model.features: those of %s beside the last; %d in all", blocks, backbone.feature_size)
         if backbone.record.mirror_mean:
             log.info("data.mirror_mean: features are the mean of a picture's and of its mirror image's; twice the time")
     if config.model.cut is not None:

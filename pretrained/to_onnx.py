@@ -47,6 +47,7 @@ def backbone_nodes(
         arrays += backwards_arrays()
         nodes += [backwards(x, "mirrored"), helper.make_node("Concat", [x, "mirrored"], ["both"], axis=0)]
         here = "both"
+    maps = []
     for b, block in enumerate(fold(network)[:cut]):
         entry = here
         for c, convolution in enumerate(block.convolutions):
@@ -60,8 +61,13 @@ def backbone_nodes(
         if block.residual:
             nodes.append(helper.make_node("Add", [entry, here], [f"block{b}"]))
             here = f"block{b}"
+        if b in network.beside_last:
+            maps.append(here)
     if cut is not None:
         return [*nodes, helper.make_node("Identity", [here], [features])], arrays
+    if maps:
+        nodes.append(helper.make_node("Concat", [*maps, here], ["maps"], axis=1))
+        here = "maps"
     if mirror_mean:
         nodes += [
             helper.make_node("Split", [here], ["map", "map_of_mirrored"], axis=0),

@@ -19,8 +19,8 @@ from finetune.training.networks import Classifier, Head
 from pretrained.weights import load_backbone
 
 
-def trained(toy_backbone, hidden=0, mirror_mean=False):
-    backbone = load_backbone(toy_backbone, mirror_mean)
+def trained(toy_backbone, hidden=0, **features):
+    backbone = load_backbone(toy_backbone, **features)
     head = Head(backbone.feature_size, 3, hidden, seed=5)
     for parameter in head.get_parameters():  # larger than fresh ones, so that the answers differ
         noise = np.random.default_rng(1).normal(0, 0.5, parameter.shape)
@@ -38,12 +38,12 @@ def softmax(logits):
     return exponentials / exponentials.sum(1, keepdims=True)
 
 
-@pytest.mark.parametrize("mirror_mean", [False, True])
+@pytest.mark.parametrize("features", [{}, {"mirror_mean": True}, {"mirror_mean": True, "beside_last": (14, 17)}])
 @pytest.mark.parametrize("input_form", ["tensor", "image"])
-def test_the_average_of_the_maps_is_the_answer(toy_backbone, input_form, mirror_mean):
+def test_the_average_of_the_maps_is_the_answer(toy_backbone, input_form, features):
     images = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
     spec = ImageSpec((64, 64), 72, TOY_SPEC.mean_unit, TOY_SPEC.std_unit)
-    network = Trained(**{**vars(trained(toy_backbone, mirror_mean=mirror_mean)), "image": spec})
+    network = Trained(**{**vars(trained(toy_backbone, **features)), "image": spec})
     model = onnx_model(network, input_form)
     (wanted,) = run(model, images if input_form == "image" else normalise(images, spec))
     take_pixels(model, spec, input_form)

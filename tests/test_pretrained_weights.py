@@ -116,16 +116,30 @@ def test_the_digest_follows_values_and_facts(tmp_path):
     other_values = load_backbone(save_toy_backbone(tmp_path / "c.ckpt", seed=2)).digest
     other_facts = replace(TOY_RECORD, pad_mode="same")
     other_padding = load_backbone(save_toy_backbone(tmp_path / "d.ckpt", seed=1, record=other_facts)).digest
-    mirror_mean = load_backbone(tmp_path / "a.ckpt", mirror_mean=True)
-    said = save_toy_backbone(tmp_path / "e.ckpt", seed=1, record=replace(TOY_RECORD, mirror_mean=True))
-    assert mirror_mean.digest == load_backbone(said).digest and load_backbone(said).network.mirror_mean
     assert same[0] == same[1]
-    assert len({same[0], other_values, other_padding, mirror_mean.digest}) == 4
+    assert len({same[0], other_values, other_padding}) == 3
 
 
-def test_what_is_no_fact_of_the_mirror_mean_is_refused():
-    with pytest.raises(ValueError, match="mirror_mean must be true or false"):
-        WeightsRecord.from_dict({**TOY_RECORD.to_dict(), "mirror_mean": "left"})
+def test_what_features_are_of_is_a_fact_of_the_weights_that_can_be_asked_for(tmp_path):
+    plain = save_toy_backbone(tmp_path / "plain.ckpt", seed=1)
+    digests = [load_backbone(plain).digest]
+    for facts in ({"mirror_mean": True}, {"beside_last": (14, 17)}, {"beside_last": (14,), "mirror_mean": True}):
+        asked = load_backbone(plain, **facts)
+        said = load_backbone(save_toy_backbone(tmp_path / "said.ckpt", seed=1, record=replace(TOY_RECORD, **facts)))
+        assert asked.digest == said.digest and asked.record.to_dict() == said.record.to_dict()
+        assert vars(asked.record) | facts == vars(said.record)
+        assert (said.network.mirror_mean, said.network.beside_last) == (
+            facts.get("mirror_mean", False),
+            facts.get("beside_last", ()),
+        )
+        digests.append(said.digest)
+    assert len(set(digests)) == 4
+
+
+@pytest.mark.parametrize("wrong", [{"mirror_mean": "left"}, {"beside_last": [3]}, {"beside_last": [17, 14]}])
+def test_what_features_cannot_be_of_is_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        WeightsRecord.from_dict({**TOY_RECORD.to_dict(), **wrong})
 
 
 @needs_real_data

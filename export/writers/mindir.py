@@ -81,7 +81,8 @@ def write_mindir(
 def folded(trained: Trained) -> nn.Cell:
     backbone = trained.backbone
     blocks, record = fold(backbone.network), backbone.record
-    return Classifier(FoldedMobileNetV2(blocks, record.pad_mode, mirror_mean=record.mirror_mean), trained.head)
+    network = FoldedMobileNetV2(blocks, record.pad_mode, True, record.mirror_mean, record.beside_last)
+    return Classifier(network, trained.head)
 
 
 @contextlib.contextmanager

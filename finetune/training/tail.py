@@ -29,9 +29,18 @@ TAPS = 9
 class Tail(nn.Cell):
     """What stands in front of the first of the blocks, (B, C, H, W) of any float type -> logits (B, classes)."""
 
-    def __init__(self, blocks: Sequence[Block], size: tuple[int, int], pad_mode: str, head: Head):
-        """`size`: H, W of the activations in front of the first block."""
+    def __init__(
+        self,
+        blocks: Sequence[Block],
+        size: tuple[int, int],
+        pad_mode: str,
+        head: Head,
+        beside_last: Sequence[int] = (),
+    ):
+        """`size`: H, W of the activations in front of the first block; `beside_last`: behind how many of the blocks
+        stand maps that the head sees pooled, before those of the last; behind 0 of them are the activations."""
         super().__init__(auto_prefix=False)
+        self.beside_last = tuple(beside_last)
         self.folded, self.head = list(blocks), head
         quick = ms.get_context("device_target") == "CPU"
         cells, self.residual, self.convolved = [], [], 0
@@ -51,13 +60,18 @@ class Tail(nn.Cell):
 
     def construct(self, x):
         x = x.astype(ms.float32)
+        features = (x.mean((2, 3)),) if 0 in self.beside_last else ()
         for i in range(self.convolved):
             x = x + self.blocks[i](x) if self.residual[i] else self.blocks[i](x)
+            if i + 1 in self.beside_last:
+                features += (x.mean((2, 3)),)
         batch, channels, height, width = x.shape
         x = x.transpose(1, 0, 2, 3).reshape(channels, batch, height * width)
         for i in range(self.convolved, len(self.residual)):
             x = x + self.blocks[i](x) if self.residual[i] else self.blocks[i](x)
-        return self.head(x.mean(2).T)
+            if i + 1 in self.beside_last:
+                features += (x.mean(2).T,)
+        return self.head(ops.concat((*features, x.mean(2).T), 1) if features else x.mean(2).T)
 
     def trained(self) -> list[Block]:
         """The blocks with the weights that they have now."""

@@ -31,7 +31,8 @@ class MindSporeEngine:
         with self.one_at_a_time:
             if self.folded is None:
                 blocks, record = fold(self.backbone.network)[: self.cut], self.backbone.record
-                self.folded = FoldedMobileNetV2(blocks, record.pad_mode, self.cut is None, record.mirror_mean)
+                how = self.cut is None, record.mirror_mean, record.beside_last
+                self.folded = FoldedMobileNetV2(blocks, record.pad_mode, *how)
             return self.folded(batch).asnumpy()[: len(images)]
 
     def once(self, images: np.ndarray) -> np.ndarray:
