@@ -1,6 +1,7 @@
 """The one way from the bytes of a picture to the array a network sees.
 
-    decode -> resize -> crop      bytes to uint8 (H, W, 3), by Pillow; `datasets.decoding` says what is a picture
+    decode -> resize -> crop      bytes to uint8 (H, W, 3), by Pillow; `datasets.decoding` says what is a picture. With
+                                  a letterbox a picture keeps its shape and its edges, and a margin takes the rest
     normalise                     uint8 (B, H, W, 3) to float32 (B, 3, H, W), by NumPy
 
 Where the spec has one channel, a picture is grey and 3 becomes 1; handwriting is inverted and centred in between.
@@ -46,6 +47,7 @@ class ImageSpec:
     std_unit: tuple[float, ...]
     strokes: int = 0  # grey handwriting, white on black, fitted into a box of this many pixels; 0: a picture as it is
     interpolation: str = "bilinear"  # or "bicubic", a key of RESAMPLING; both with antialiasing
+    letterbox: bool = False  # all of a picture in its own shape, as large as `size` allows; the rest is of the mean
 
     @property
     def channels(self) -> int:
@@ -54,7 +56,7 @@ class ImageSpec:
     def to_dict(self) -> dict:
         """The facts as plain JSON and YAML types; `from_dict` reads them back."""
         facts = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
-        for later, plain in (("strokes", 0), ("interpolation", "bilinear")):
+        for later, plain in (("strokes", 0), ("interpolation", "bilinear"), ("letterbox", False)):
             if facts[later] == plain:
                 del facts[later]  # the key of features that were cached before there was such a fact
         return facts
@@ -68,6 +70,8 @@ class ImageSpec:
         sides = (*spec.size, *(spec.resize if isinstance(spec.resize, tuple) else (spec.resize,)), spec.strokes + 1)
         if len(spec.size) != 2 or not all(isinstance(side, int) and 0 < side <= LARGEST_SIDE for side in sides):
             raise ValueError(f"size and resize must be numbers of pixels, found {spec.size} and {spec.resize}")
+        if spec.letterbox not in (False, True) or (spec.letterbox and spec.resize != spec.size):
+            raise ValueError(f"letterbox must be true or false, and its resize be its size, found {spec.resize}")
         for unit in (spec.mean_unit, spec.std_unit):
             if len(unit) not in (1, 3) or not all(isinstance(one, int | float) and abs(one) < 1e6 for one in unit):
                 raise ValueError(f"mean_unit and std_unit must be one or three numbers, found {unit}")
@@ -75,9 +79,11 @@ class ImageSpec:
 
 
 def resize(decoded: Decoded, spec: ImageSpec) -> Image.Image:
-    """With antialiasing, to the short side or the exact size that the spec states."""
+    """With antialiasing, to the short side or the exact size that the spec states, or to what fits into that."""
     picture, size, box, _ = decoded
-    if isinstance(spec.resize, int):
+    if spec.letterbox:
+        width, height = inside(size, spec)
+    elif isinstance(spec.resize, int):
         longest = LONGEST_ASPECT * min(picture.size)
         if max(picture.size) > longest:
             picture = ImageOps.fit(picture, [min(side, longest) for side in picture.size])
@@ -89,10 +95,27 @@ def resize(decoded: Decoded, spec: ImageSpec) -> Image.Image:
     return picture.resize((width, height), RESAMPLING[spec.interpolation], box)
 
 
+def inside(size: tuple[float, float], spec: ImageSpec) -> tuple[int, int]:
+    """Width and height of a picture of `size`, made as large as the network's input allows."""
+    height, width = spec.size
+    scale = min(width / size[0], height / size[1])
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
 def centre_crop(picture: Image.Image, spec: ImageSpec) -> Image.Image:
     height, width = spec.size
     left, top = (picture.width - width) // 2, (picture.height - height) // 2
+    if spec.letterbox:
+        return on_a_page(picture, spec, -left, -top)
     return picture.crop((left, top, left + width, top + height))
+
+
+def on_a_page(picture: Image.Image, spec: ImageSpec, left: int, top: int) -> Image.Image:
+    """With a margin of the mean colour: behind `normalise` that is 0, as near as a level can be."""
+    height, width = spec.size
+    page = Image.new(picture.mode, (width, height), tuple(round(255 * mean) for mean in spec.mean_unit))
+    page.paste(picture, (left, top))
+    return page
 
 
 def normalise(images: np.ndarray, spec: ImageSpec) -> np.ndarray:

@@ -18,10 +18,11 @@ def cost(trained) -> dict:
         return head
     blocks = fold(trained.backbone.network)
     folded = sum(c.weight.size + c.bias.size for block in blocks for c in block.convolutions)
+    passes = 2 if trained.backbone.record.mirror_mean else 1  # side by side
     return {
         "parameters": folded + head["parameters"],
-        "multiply_adds": sum(multiply_adds(blocks, trained.image.size)) + head["multiply_adds"],
-        "peak_activation_bytes": peak_activation_bytes(blocks, trained.image.size),
+        "multiply_adds": passes * sum(multiply_adds(blocks, trained.image.size)) + head["multiply_adds"],
+        "peak_activation_bytes": passes * peak_activation_bytes(blocks, trained.image.size),
     }
 
 

@@ -65,6 +65,12 @@ def model_facts(
     return {**facts, "encryption": encryption_facts(key)} if key and file_format == "MINDIR" else facts
 
 
+def placing(image: ImageSpec) -> str:
+    if image.letterbox:
+        return "put into the middle of a page of round(255 * mean_unit); resized to fit inside, its shape kept"
+    return "the centre is cropped"
+
+
 def confidence_facts(run: Path) -> dict | None:
     """What `predict` needs of the run's fitted confidence; None where it was not fitted."""
     fitted = read_json(run, "metrics.json").get("confidence")
@@ -106,7 +112,7 @@ def write_manifest(folder: Path, run: Path, trained, models: dict[str, dict], no
         "models": models,
         "classes": list(trained.classes),
         "image": trained.image.to_dict(),
-        "resize_filter": f"{trained.image.interpolation} with antialiasing, then the centre is cropped; "
+        "resize_filter": f"{trained.image.interpolation} with antialiasing, then {placing(trained.image)}; "
         "EXIF orientation applied first",
         "output": {"per_picture": len(trained.classes), "dtype": "float32", "meaning": "probabilities (softmax)"},
         "cost": cost(trained),

@@ -26,6 +26,7 @@ from finetune.features.views import PLAIN, Views
 from finetune.storage.rows import held
 from finetune.trained import load_trained, save_trained
 from finetune.training.networks import Head
+from finetune.training.predictor import Predictor
 from finetune.training.tail import tail_of, tail_optimizer, tail_training
 from finetune.training.trainer import Fitted, Trainer
 from finetune.training.unfinished import Unfinished
@@ -57,10 +58,9 @@ def fine_tune(
         InputError: a picture changed while the run was at work, or the loss is not a number any more.
     """
     trainer = tail_trainer(config, device, dataset, backbone, split, head)
-    tail, valid = trainer.network, trainer.valid
+    tail = trainer.network
     unfinished = Unfinished(folder)
     fitted = train_tail(trainer, unfinished)
-    confidence = fit_on_validation(trainer.predictor(valid[0]), valid[1]) if len(valid[1]) else None
     unfold(backbone.network, tail.trained(), config.model.cut)
     save_trained(folder, backbone, tail.head)
     unfinished.remove()
@@ -73,6 +73,10 @@ def fine_tune(
     check_readable(found, dataset)
     ends = np.cumsum([len(rows) for rows in parts.values()])[:-1]
     features = dict(zip(parts, np.split(found.rows[:], ends)))
+    confidence = None
+    if len(split.valid):
+        answers = Predictor(trained.head)(features["valid"])
+        confidence = fit_on_validation(answers, dataset.labels[split.valid])
     parameters = sum(parameter.size for parameter in tail.trainable_params())
     return FineTuned(trained.head, features, fitted, parameters, confidence)
 

@@ -14,9 +14,10 @@ CHOICES = {
     "platform": ("auto", "CPU", "GPU", "Ascend"),
     "engine": ("auto", "openvino", "mindspore"),
     "precision": ("f32", "bf16"),
-    "data.fit": ("crop", "whole"),
+    "data.fit": ("crop", "whole", "letterbox"),
     "model.backbone": ("mobilenetv2",),
     "model.train_from": ("head", "all", *(f"block_{number}" for number in range(1, 19))),
+    "model.features": ("block_14", "block_15", "block_16", "block_17", "last"),
     "model.network": ("lenet5", "mlp"),
     "model.activation": ("relu", "sigmoid", "tanh", "elu", "leaky_relu", "prelu"),
     "model.convolution": ("plain", "shuffle", "binary"),
@@ -269,6 +270,14 @@ def without_contradiction(config: Any) -> Any:
         (
             scratch and (config.data.size or config.data.fit != "crop"),
             "data.size and data.fit are of a backbone's pictures, and model.backbone is null. Use model.image_size.",
+        ),
+        (
+            scratch and (config.data.mirror_mean or model.beside_last),
+            "data.mirror_mean and model.features are of a backbone, and model.backbone is null. Leave them out.",
+        ),
+        (
+            "last" not in model.features,
+            f"model.features {', '.join(model.features)}: the last block's are always seen. Add last.",
         ),
     ):
         if found:

@@ -6,6 +6,7 @@ import logging
 from dataclasses import replace
 
 from datasets.base import Dataset, InputError
+from datasets.image import ImageSpec
 from datasets.listing import passed_over_lines
 from datasets.load import load
 from finetune.blocks import time_needed
@@ -40,7 +41,16 @@ def load_inputs(config: Config) -> tuple[Dataset, Backbone | None]:
             f"{dataset.name}: arrays of pixels; a backbone wants pictures in folders. Use a recipe without a backbone "
             "(finetune/configs), or give --dataset_path a folder of pictures."
         )
-    return dataset, prepared(load_backbone(config.model.pretrain_ckpt), config.data)
+    model = config.model
+    backbone = load_backbone(model.pretrain_ckpt, config.data.mirror_mean, model.beside_last)
+    earliest = min(backbone.record.beside_last, default=18)
+    if model.cut is not None and earliest < model.cut - 1:
+        raise InputError(
+            f"model.features block_{earliest} lies before block_{model.cut - 1}, and model.train_from "
+            f"{model.train_from} keeps nothing of what is before that. Leave it out of model.features, or train from "
+            f"block_{earliest + 1}."
+        )
+    return dataset, prepared(backbone, config.data)
 
 
 def prepared(backbone: Backbone, data: DataConfig) -> Backbone:
@@ -52,9 +62,17 @@ def prepared(backbone: Backbone, data: DataConfig) -> Backbone:
         resize = round(resize * min(size) / min(image.size))
     else:
         resize = tuple(round(side * now / before) for side, now, before in zip(resize, size, image.size))
-    if data.fit == "whole":
-        resize = size
-    return replace(backbone, record=replace(backbone.record, image=replace(image, size=size, resize=resize)))
+    letterbox = image.letterbox
+    if data.fit != "crop":
+        resize, letterbox = size, data.fit == "letterbox"
+    image = replace(image, size=size, resize=resize, letterbox=letterbox)
+    return replace(backbone, record=replace(backbone.record, image=image))
+
+
+def in_words(image: ImageSpec) -> str:
+    if image.letterbox:
+        return f"fitted whole into {image.size} with a margin of the mean colour"
+    return f"resized to {image.resize} and cropped to {image.size}"
 
 
 def image_in_short(config: Config, backbone: Backbone | None) -> dict | None:
@@ -79,7 +97,11 @@ def log_inputs(config: Config, device: Device, dataset: Dataset, backbone: Backb
         log.info("weights: %s: %s", backbone.path, backbone.found_as)
         log.info("facts: %s", backbone.facts_from)
         if config.data.size or config.data.fit != "crop":
-            image = backbone.record.image
-            log.info("data.size, data.fit: pictures are resized to %s and cropped to %s", image.resize, image.size)
+            log.info("data.size, data.fit: pictures are %s", in_words(backbone.record.image))
+        if backbone.record.beside_last:
+            blocks = ", ".join(f"block_{number}" for number in backbone.record.beside_last)
+            log.info("model.features: those of %s beside the last; %d in all", blocks, backbone.feature_size)
+        if backbone.record.mirror_mean:
+            log.info("data.mirror_mean: features are the mean of a picture's and of its mirror image's; twice the time")
     if config.model.cut is not None:
         log.info(time_needed(config, backbone, dataset, device.threads))

@@ -45,7 +45,12 @@ class Trained:
         if self.backbone is None:
             return {"digest": self.digest, "source": OWN_SOURCE, "licence": OWN_LICENCE}
         record = self.backbone.record
-        return {"digest": self.backbone.digest, "source": record.source, "licence": record.licence}
+        facts = {"digest": self.backbone.digest, "source": record.source, "licence": record.licence}
+        if record.mirror_mean:
+            facts["mirror_mean"] = True
+        if record.beside_last:
+            facts["features"] = [*(f"block_{number}" for number in record.beside_last), "last"]
+        return facts
 
 
 def save_trained(run: Path, backbone: Backbone, head: Head) -> Path:

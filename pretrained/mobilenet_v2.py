@@ -10,6 +10,20 @@ from mindspore import nn, ops
 
 from pretrained.shapes import STAGES, round_channels
 
+halves = ops.Split(axis=0, output_num=2)
+
+
+def with_mirror_images(x):
+    """(B, 3, H, W) -> (2 B, 3, H, W)."""
+    return ops.concat((x, ops.flip(x, (3,))))
+
+
+def mean_of_both(maps):
+    """(2 B, D, H', W') of pictures and of their mirror images -> (B, D, H', W'), the latter turned back: what is on the
+    left of a map stays on the left of the picture."""
+    plain, mirrored = halves(maps)
+    return (plain + ops.flip(mirrored, (3,))) / 2
+
 
 def conv2d(c_in: int, c_out: int, kernel_size: int, stride: int, group: int, pad_mode: str) -> nn.Conv2d:
     """A convolution without bias. `pad_mode` is a fact of the weights: "same" pads as TensorFlow
@@ -56,12 +70,21 @@ class InvertedResidual(nn.Cell):
 class MobileNetV2(nn.Cell):
     """The convolutional part: normalised pictures (B, 3, H, W) -> pooled features (B, D).
 
-    D is 1280 up to width 1.0 and grows with the width above it.
+    D is 1280 up to width 1.0 and grows with the width above it. `mirror_mean`: the mean of a picture's features and of
+    its mirror image's. `beside_last`: numbers of blocks with maps as large as the last one; their channels come first.
     """
 
-    def __init__(self, width: float = 1.0, pad_mode: str = "pad", bn_eps: float = 1e-5):
+    def __init__(
+        self,
+        width: float = 1.0,
+        pad_mode: str = "pad",
+        bn_eps: float = 1e-5,
+        mirror_mean: bool = False,
+        beside_last: tuple[int, ...] = (),
+    ):
         super().__init__()
-        channels = round_channels(32 * width)
+        self.mirror_mean, self.beside_last = mirror_mean, tuple(beside_last)
+        channels, more = round_channels(32 * width), 0
         facts = {"pad_mode": pad_mode, "bn_eps": bn_eps}
         layers = [ConvBNReLU(3, channels, stride=2, **facts)]
         for expansion, c, blocks, first_stride in STAGES:
@@ -70,13 +93,27 @@ class MobileNetV2(nn.Cell):
                 stride = first_stride if block == 0 else 1
                 layers.append(InvertedResidual(channels, c_out, stride, expansion, **facts))
                 channels = c_out
-        self.feature_size = round_channels(1280 * max(1.0, width))
-        layers.append(ConvBNReLU(channels, self.feature_size, kernel_size=1, **facts))
+                more += channels if len(layers) - 1 in self.beside_last else 0
+        last = round_channels(1280 * max(1.0, width))
+        self.feature_size = more + last
+        layers.append(ConvBNReLU(channels, last, kernel_size=1, **facts))
         self.features = nn.SequentialCell(layers)
+        self.last = len(layers) - 1
 
     def forward_map(self, x):
-        """(B, 3, H, W) -> (B, D, H/32, W/32): the last feature map, before pooling."""
-        return self.features(x)
+        """(B, 3, H, W) -> (B, D, H/32, W/32): the last feature map, before pooling, behind those beside it."""
+        if self.mirror_mean:
+            x = with_mirror_images(x)
+        if self.beside_last:
+            maps = ()
+            for number, block in enumerate(self.features.cell_list):
+                x = block(x)
+                if number in self.beside_last or number == self.last:
+                    maps += (x,)
+            x = ops.concat(maps, 1)
+        else:
+            x = self.features(x)
+        return mean_of_both(x) if self.mirror_mean else x
 
     def forward_features(self, x):
         """(B, 3, H, W) -> (B, D): the feature map averaged over its pixels."""

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from datasets.image import ImageSpec
 
 PAD_MODES = ("pad", "same")
+AS_LARGE_AS_LAST = (14, 15, 16, 17)  # blocks of MobileNetV2 whose maps have as many places as the last one
 
 
 @dataclass(frozen=True)
@@ -29,19 +30,26 @@ class WeightsRecord:
     bytes: int = 0  # of the file; 0 where it is not published
     mirrors: tuple[str, ...] = ()  # further addresses of the same file
     top_1: float | None = None  # published accuracy on ImageNet in percent, with its own classifier
+    mirror_mean: bool = False  # features are the mean of a picture's and of its mirror image's
+    beside_last: tuple[int, ...] = ()  # numbers of the blocks whose pooled maps are features beside the last one's
 
     def to_dict(self) -> dict:
-        facts = {**asdict(self), "image": self.image.to_dict(), "mirrors": list(self.mirrors)}
+        lists = {name: list(getattr(self, name)) for name in ("mirrors", "beside_last")}
+        facts = {**asdict(self), "image": self.image.to_dict(), **lists}
         return {name: value for name, value in facts.items() if value not in (None, [], 0)}
 
     @classmethod
     def from_dict(cls, facts: dict) -> WeightsRecord:
         """Raises TypeError or ValueError where a fact is missing, unknown, or no such fact."""
-        image, mirrors = ImageSpec.from_dict(facts["image"]), tuple(facts.get("mirrors", ()))
-        record = cls(**{**facts, "image": image, "mirrors": mirrors})
+        lists = {name: tuple(facts.get(name, ())) for name in ("mirrors", "beside_last")}
+        record = cls(**{**facts, "image": ImageSpec.from_dict(facts["image"]), **lists})
         for name in ("width", "bn_eps"):
             if not isinstance(getattr(record, name), int | float) or not 0 < getattr(record, name) < 10:
                 raise ValueError(f"{name} must be a number above 0, found {getattr(record, name)!r}")
         if record.pad_mode not in PAD_MODES:
             raise ValueError(f"pad_mode must be one of {', '.join(PAD_MODES)}, found {record.pad_mode!r}")
+        if record.mirror_mean not in (False, True):
+            raise ValueError(f"mirror_mean must be true or false, found {record.mirror_mean!r}")
+        if record.beside_last != tuple(number for number in AS_LARGE_AS_LAST if number in record.beside_last):
+            raise ValueError(f"beside_last must be some of {AS_LARGE_AS_LAST} in order, found {record.beside_last}")
         return record

@@ -15,6 +15,7 @@ from pretrained.mobilenet_v2 import MobileNetV2
 OPSET = 13
 IR_VERSION = 8  # of the file; readers refuse a newer one than they know
 INPUT, OUTPUT = "x", "features"
+FIRST = -(2**31)  # beyond the end of an axis that is walked backwards
 
 
 def to_onnx(network: MobileNetV2, size: tuple[int, int], pad_mode: str, cut: int | None = None) -> ModelProto:
@@ -41,6 +42,12 @@ def backbone_nodes(
     nodes = []
     arrays = [_array("zero", np.float32(0)), _array("six", np.float32(6))]
     here = x
+    mirror_mean = network.mirror_mean and cut is None
+    if mirror_mean:
+        arrays += backwards_arrays()
+        nodes += [backwards(x, "mirrored"), helper.make_node("Concat", [x, "mirrored"], ["both"], axis=0)]
+        here = "both"
+    maps = []
     for b, block in enumerate(fold(network)[:cut]):
         entry = here
         for c, convolution in enumerate(block.convolutions):
@@ -54,11 +61,35 @@ def backbone_nodes(
         if block.residual:
             nodes.append(helper.make_node("Add", [entry, here], [f"block{b}"]))
             here = f"block{b}"
+        if b in network.beside_last:
+            maps.append(here)
     if cut is not None:
         return [*nodes, helper.make_node("Identity", [here], [features])], arrays
+    if maps:
+        nodes.append(helper.make_node("Concat", [*maps, here], ["maps"], axis=1))
+        here = "maps"
+    if mirror_mean:
+        nodes += [
+            helper.make_node("Split", [here], ["map", "map_of_mirrored"], axis=0),
+            backwards("map_of_mirrored", "map_turned_back"),
+            helper.make_node("Add", ["map", "map_turned_back"], ["sum_of_maps"]),
+            helper.make_node("Mul", ["sum_of_maps", "half"], ["mean_of_maps"]),
+        ]
+        here = "mean_of_maps"
     nodes.append(helper.make_node("GlobalAveragePool", [here], ["pooled"]))
     nodes.append(helper.make_node("Flatten", ["pooled"], [features], axis=1))
     return nodes, arrays
+
+
+def backwards_arrays() -> list[TensorProto]:
+    ends = {"from_last": -1, "to_first": FIRST, "columns": 3, "backwards": -1}
+    half = _array("half", np.float32(0.5))
+    return [half, *(_array(name, np.array([value], np.int64)) for name, value in ends.items())]
+
+
+def backwards(x: str, turned: str):
+    """(B, C, H, W), each row of pixels from its end."""
+    return helper.make_node("Slice", [x, "from_last", "to_first", "columns", "backwards"], [turned])
 
 
 def _conv(convolution: Convolution, pad_mode: str, x: str, name: str):

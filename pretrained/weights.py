@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mindspore as ms
@@ -39,11 +39,11 @@ class Backbone:
         return self.network.feature_size
 
 
-def load_backbone(given: str | Path | None) -> Backbone:
+def load_backbone(given: str | Path | None, mirror_mean: bool = False, beside_last: tuple[int, ...] = ()) -> Backbone:
     """Load a MobileNetV2 backbone: a file of any known format, a folder that holds one, or a name of the catalog.
 
     A head or optimizer state in the same file is left out. Without anything given it is the backbone that comes with
-    the project.
+    the project. `mirror_mean` and `beside_last` ask for what the facts may say already, see `pretrained.record`.
 
     Raises:
         InputError: no such file, not readable, or of another network.
@@ -54,11 +54,17 @@ def load_backbone(given: str | Path | None) -> Backbone:
     found = recognise(path, file.arrays)
     facts = find_facts(path, file, found)
     record = facts.record
-    network = MobileNetV2(record.width, record.pad_mode, record.bn_eps)
+    asked = {"mirror_mean": mirror_mean or record.mirror_mean, "beside_last": beside_last or record.beside_last}
+    record = replace(record, **asked)
+    network = network_of(record)
     load_strict(network, found.arrays, path, advice(found))
     freeze(network)
     found_as = f"{file.file_format}, {found}"
     return Backbone(network, record, found_as, str(facts), _digest(found.arrays, record), path, found.folded)
+
+
+def network_of(record: WeightsRecord) -> MobileNetV2:
+    return MobileNetV2(record.width, record.pad_mode, record.bn_eps, record.mirror_mean, record.beside_last)
 
 
 def embedded_file() -> Path:
@@ -131,7 +137,8 @@ def _differences(path: Path, wanted_count: int, missing, unexpected, misshapen, 
 
 
 def _digest(parameters: dict[str, np.ndarray], record: WeightsRecord) -> str:
-    digest = hashlib.sha256(repr((record.width, record.pad_mode, record.bn_eps)).encode())
+    more = (*(["mirror_mean"] if record.mirror_mean else []), *record.beside_last)
+    digest = hashlib.sha256(repr((record.width, record.pad_mode, record.bn_eps, *more)).encode())
     for name in sorted(parameters):
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(parameters[name], dtype=np.float32).tobytes())

@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -53,6 +54,39 @@ def test_the_crop_is_from_the_centre():
     pixels = np.arange(100, dtype=np.uint8).reshape(10, 10)
     cropped = np.asarray(centre_crop(Image.fromarray(pixels), SPEC))
     assert np.array_equal(cropped, pixels[1:9, 1:9])
+
+
+LETTERBOX = replace(SPEC, size=(8, 12), resize=(8, 12), letterbox=True)
+
+
+@pytest.mark.parametrize(
+    ("size", "box"),  # left, upper, right, lower of the picture on the page
+    [
+        ((24, 16), (0, 0, 12, 8)),
+        ((12, 6), (0, 1, 12, 7)),
+        ((12, 5), (0, 2, 12, 7)),  # an odd margin: more before than behind
+        ((6, 6), (2, 0, 10, 8)),
+        ((3, 8), (5, 0, 8, 8)),
+        ((5000, 1), (0, 4, 12, 5)),
+        ((1, 5000), (6, 0, 7, 8)),
+    ],
+)
+def test_a_letterbox_shows_all_of_a_picture_in_its_shape_on_the_mean(size, box):
+    found = to_array(as_bytes(flat("RGB", (1, 2, 3), size)), LETTERBOX)
+    wanted = np.tile(np.uint8([round(127.5), 102, round(76.5)]), (8, 12, 1))
+    left, upper, right, lower = box
+    wanted[upper:lower, left:right] = (1, 2, 3)
+    assert np.array_equal(found, wanted)
+    margin = normalise(found[None], LETTERBOX)[0][:, (found != (1, 2, 3)).any(2)]
+    assert (np.abs(margin) <= 0.5 / 255 / np.array(LETTERBOX.std_unit).reshape(3, 1) + 1e-6).all()
+
+
+def test_a_letterbox_is_another_key_and_nothing_else_is():
+    assert "letterbox" not in SPEC.to_dict()
+    assert ImageSpec.from_dict(LETTERBOX.to_dict()) == LETTERBOX != replace(LETTERBOX, letterbox=False)
+    for wrong in ({"letterbox": 3}, {"resize": [8, 8]}, {"resize": 8}):
+        with pytest.raises(ValueError, match="letterbox"):
+            ImageSpec.from_dict({**LETTERBOX.to_dict(), **wrong})
 
 
 def test_normalise_is_the_formula_in_rgb_order():

@@ -79,6 +79,21 @@ def test_its_pixels_are_ours_in_all_sizes_and_orientations(program, lite_run, tm
     assert np.abs(found.astype(int) - ours).max() <= 1
 
 
+def test_its_letterbox_is_ours(program, lite_run, tmp_path):  # noqa: F811
+    alone = shutil.copytree(lite_run / "export", tmp_path / "alone")
+    manifest = json.loads((alone / "manifest.json").read_text(encoding="utf-8"))
+    size = manifest["image"]["size"]
+    manifest["image"] |= {"resize": size, "letterbox": True, "mean_unit": [0.5, 0.485, 0.1]}
+    (alone / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    sizes = [(40, 60), (90, 64), (310, 200), (640, 1000), (36, 200), (1500, 1100), (20, 24), (300, 300), (30, 2000)]
+    pictures = [photograph(tmp_path / f"{number}.jpg", size, number) for number, size in enumerate(sizes)]
+    done = classify(program, alone, *pictures, "--pixels", tmp_path / "pixels")
+    assert done.returncode == 0, done.stderr
+    ours, _ = load_images(pictures, ImageSpec.from_dict(manifest["image"]))
+    found = np.fromfile(tmp_path / "pixels", np.uint8).reshape(ours.shape)
+    assert np.abs(found.astype(int) - ours).max() <= 1
+
+
 def test_its_answers_are_those_of_the_network(program, lite_run, toy_pictures, tmp_path):  # noqa: F811
     """By a bundle in an empty folder."""
     alone = shutil.copytree(lite_run / "export", tmp_path / "alone")

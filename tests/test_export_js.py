@@ -65,12 +65,15 @@ def photographs(toy_pictures, tmp_path) -> list[Path]:
 
 
 @needs_node
-@pytest.mark.parametrize("resize", [36, (40, 44)])
+@pytest.mark.parametrize("resize", [36, (40, 44), "letterbox"])
 def test_prepared_pixels_are_ours(resize, tmp_path):
     """Decoded by Pillow for both. Wide ones for the bicubic filter: Pillow 13 begins in the direction that shrinks
     more, older ones across, and where a filter overshoots the order shows."""
     rng = np.random.default_rng(0)
-    spec = {"size": [32, 32], "resize": resize, "mean_unit": [0.5] * 3, "std_unit": [0.5] * 3}
+    size = [31, 34] if resize == "letterbox" else [32, 32]
+    spec = {"size": size, "resize": resize, "mean_unit": [0.5, 0.485, 0.1], "std_unit": [0.5] * 3}
+    if resize == "letterbox":
+        spec |= {"resize": size, "letterbox": True}
     jobs, files = [], []
     sizes = [(40, 60), (33, 47), (310, 201), (20, 24), (36, 36), (640, 999), (1500, 1100)]
     for number, (width, height) in enumerate([*sizes, *(sorted(size, reverse=True) for size in sizes)]):
@@ -88,7 +91,7 @@ def test_prepared_pixels_are_ours(resize, tmp_path):
 
     for job, file in zip(jobs, files):
         (ours,), _ = load_images([file], ImageSpec.from_dict(job["spec"]))
-        found = np.fromfile(job["out"], np.uint8).reshape(32, 32, 3)
+        found = np.fromfile(job["out"], np.uint8).reshape(*size, 3)
         assert np.abs(found.astype(int) - ours).max() <= 1, job
 
 

@@ -69,6 +69,35 @@ def test_openvino_gives_mindspores_features(tmp_path, pad_mode, count):
     assert largest_distance(found, wanted) <= 1e-4
 
 
+@pytest.fixture(params=["pad", "same"])
+def looks(request, tmp_path):
+    """(a backbone, the same that looks at the mirror image as well, of pictures its features, by the first)."""
+    path, images = toy(tmp_path, request.param).path, noise(5)
+    plain, both = (load_backbone(path, mirror_mean, beside_last=(14, 17)) for mirror_mean in (False, True))
+    once = MindSporeEngine(plain).once
+    wanted = (once(images) + once(images[:, :, ::-1])) / 2
+    assert wanted.shape[1] == load_backbone(path).feature_size + 16 + 32  # channels of block_14 and block_17
+    assert largest_distance(once(images), wanted) > 1e-3
+    return both, images, wanted
+
+
+@pytest.mark.parametrize(
+    "make",
+    [MindSporeEngine, lambda b: MindSporeProcesses(b, threads=2), lambda b: OpenVinoEngine(b, "f32", 2)],
+    ids=["ms", "processes", "ov"],
+)
+def test_each_engine_gives_the_mean_with_the_mirror_image_and_what_is_beside_the_last(looks, make):
+    both, images, wanted = looks
+    assert largest_distance(make(both)(images), wanted) <= 1e-4
+
+
+def test_in_front_of_a_cut_there_is_the_picture_alone(looks):
+    both, images, _ = looks
+    plain = load_backbone(both.path)
+    assert largest_distance(OpenVinoEngine(both, "f32", 2, 4)(images), MindSporeEngine(plain, 4).once(images)) <= 1e-4
+    assert largest_distance(MindSporeEngine(both, 4).once(images), MindSporeEngine(plain, 4).once(images)) <= 1e-6
+
+
 @pytest.mark.parametrize("pad_mode", ["pad", "same"])
 def test_engines_agree_in_front_of_a_cut_and_the_rest_leads_on_to_the_features(tmp_path, pad_mode):
     backbone, images = toy(tmp_path, pad_mode, mean=(0.3, 0.5, 0.6)), noise(2)

@@ -88,6 +88,19 @@ def test_without_any_change_a_view_is_the_whole_picture():
     assert 3 <= sum(backwards) <= 16
 
 
+def test_in_a_letterbox_a_view_keeps_the_shape_of_its_window():
+    spec = replace(TOY_SPEC, size=(32, 32), resize=(32, 32), letterbox=True, mean_unit=(0, 0, 1.0))
+    config, decoded, key = replace(NOTHING, crop=0.3), gradient(300, 100), bytes(32)
+    for view in range(1, 20):
+        found = Views(20, 1, config).draw(decoded, spec, key, view)
+        rng = np.random.default_rng(int.from_bytes(Views(20, 1, config).key(key, view), "little"))
+        left, upper, right, lower = random_window(decoded, spec, 0.3, rng)
+        rows, columns = np.nonzero(found[..., 2] != 255)
+        sides = np.array([np.ptp(columns) + 1, np.ptp(rows) + 1])
+        assert found.shape == (32, 32, 3) and max(sides) == 32
+        assert np.abs(sides - 32 * np.array([right - left, lower - upper]) / max(right - left, lower - upper)).max() < 1
+
+
 def test_colour_and_blur_stay_mild():
     grey = whole(Image.new("RGB", (64, 64), (120, 120, 120)))
     levels = [Views(30, 1, ViewConfig(colour=0.2)).draw(grey, TOY_SPEC, bytes(32), v).mean() for v in range(1, 30)]

@@ -68,6 +68,20 @@ def test_the_tail_behind_the_front_is_the_whole_network(tmp_path, pad_mode, cut)
         assert np.allclose(tail(ms.Tensor(middle.astype(np.float16))).asnumpy(), wanted, atol=1e-2)
 
 
+@pytest.mark.parametrize(("cut", "side"), [(13, 32), (15, 32), (15, 480)])  # of 480 pixels 15 x 15: convolutions
+def test_the_tail_gives_the_head_what_stands_beside_the_last(tmp_path, cut, side):
+    backbone = load_backbone(toy(tmp_path).path, beside_last=(14, 17))
+    x = ms.Tensor(np.random.default_rng(0).normal(0, 1, (2, 3, side, side)).astype(np.float32))
+    with nothing_compiled():
+        head = Head(backbone.feature_size, CLASSES)
+        wanted = Classifier(backbone.network, head)(x).asnumpy()
+        middle = FoldedMobileNetV2(fold(backbone.network)[:cut], "pad", pooled=False)(x).asnumpy()
+        beside = [number + 1 - cut for number in (14, 17)]
+        tail = Tail(fold(backbone.network)[cut:], middle.shape[2:], "pad", head, beside)
+        assert (tail.convolved > 0) == (side > 32) and min(beside) == (0 if cut == 15 else 2)
+        assert np.allclose(tail(ms.Tensor(middle)).asnumpy(), wanted, atol=1e-5)
+
+
 @pytest.mark.parametrize(("side", "stride"), [(7, 1), (14, 2), (5, 2), (2, 2), (1, 2)])
 @pytest.mark.parametrize("pad_mode", ["pad", "same"])
 def test_the_nine_taps_meet_the_pixels_that_a_convolution_does(side, stride, pad_mode):

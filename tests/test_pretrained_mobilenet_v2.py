@@ -49,6 +49,47 @@ def test_features_are_the_map_averaged():
     assert np.allclose(network(x).asnumpy(), feature_map.mean((2, 3)), atol=1e-6)
 
 
+@pytest.fixture
+def at_once():
+    """Without compiling, which takes longer than all that is computed here."""
+    before = ms.get_context("mode")
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    yield
+    ms.set_context(mode=before)
+
+
+def test_maps_beside_the_last_stand_in_front_of_it(at_once):
+    plain = MobileNetV2(**TOY).set_train(False)
+    more = MobileNetV2(**TOY, beside_last=(14, 17)).set_train(False)
+    for parameter, given in zip(more.get_parameters(), plain.get_parameters()):
+        parameter.set_data(given.value())
+    x = ms.Tensor(np.random.default_rng(0).random((2, 3, 64, 96), dtype=np.float32))
+    wanted = [x]
+    for block in plain.features:
+        wanted.append(block(wanted[-1]))
+    wanted = np.concatenate([wanted[number + 1].asnumpy() for number in (14, 17, 18)], 1)
+    found = more.forward_map(x).asnumpy()
+    assert found.shape == (2, more.feature_size, 2, 3) and np.allclose(found, wanted, atol=1e-6)
+    assert np.allclose(more(x).asnumpy(), wanted.mean((2, 3)), atol=1e-6)
+
+
+def mirrored(x: np.ndarray) -> np.ndarray:
+    return x[..., ::-1].copy()
+
+
+def test_the_mirror_mean_is_of_the_picture_and_of_its_mirror_image(at_once):
+    """On an odd side too, where padding as TensorFlow's is not symmetric."""
+    network = MobileNetV2(pad_mode="same", **TOY).set_train(False)
+    x = np.random.default_rng(0).random((3, 3, 64, 65), dtype=np.float32)
+    plain, other = (network.forward_map(ms.Tensor(one)).asnumpy() for one in (x, mirrored(x)))
+    network.mirror_mean = True
+    assert np.allclose(network.forward_map(ms.Tensor(x)).asnumpy(), (plain + mirrored(other)) / 2, atol=1e-6)
+    features = network(ms.Tensor(x)).asnumpy()
+    assert np.allclose(features, (plain.mean((2, 3)) + other.mean((2, 3))) / 2, atol=1e-6)
+    assert np.abs(features - plain.mean((2, 3))).max() > 1e-4 * np.abs(features).max()  # it is another answer
+    assert np.allclose(features, network(ms.Tensor(mirrored(x))).asnumpy(), atol=1e-6)
+
+
 def test_padding_is_symmetric_or_as_tensorflow():
     """At stride 2 on an even side, "same" pads nothing on the left, "pad" one pixel."""
     x = np.zeros((1, 3, 32, 32), np.float32)

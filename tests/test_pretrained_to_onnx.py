@@ -51,10 +51,13 @@ def test_the_fold_has_every_convolution_and_residual():
     assert blocks[-1].convolutions[-1].bias.shape == (1280,)
 
 
-def test_the_folded_network_gives_the_same_features(backbone):
+@pytest.mark.parametrize(("mirror_mean", "beside_last"), [(False, ()), (True, ()), (True, (15, 17))])
+def test_the_folded_network_gives_the_same_features(backbone, mirror_mean, beside_last):
+    backbone = load_backbone(backbone.path, mirror_mean, beside_last)
     scramble_batchnorm(backbone.network)
     x = ms.Tensor(np.random.default_rng(1).uniform(-1, 1, (2, 3, SIDE, SIDE)).astype(np.float32))
-    found = FoldedMobileNetV2(fold(backbone.network), backbone.record.pad_mode)(x).asnumpy()
+    folded = FoldedMobileNetV2(fold(backbone.network), backbone.record.pad_mode, True, mirror_mean, beside_last)
+    found = folded(x).asnumpy()
     wanted = backbone.network(x).asnumpy()
     assert np.abs(found - wanted).max() <= 1e-4 * np.abs(wanted).max()
 
@@ -68,6 +71,21 @@ def test_onnx_gives_mindspores_features(backbone, batch_size):
     wanted = backbone.network(ms.Tensor(x)).asnumpy()
     assert found.shape == wanted.shape == (batch_size, backbone.feature_size)
     assert np.abs(found - wanted).max() <= 1e-4 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize(("mirror_mean", "beside_last"), [(True, ()), (False, (14, 17)), (True, (16,))])
+def test_onnx_has_what_features_are_of_for_any_number_of_pictures(backbone, mirror_mean, beside_last):
+    backbone = load_backbone(backbone.path, mirror_mean, beside_last)
+    scramble_batchnorm(backbone.network)
+    model = to_onnx(backbone.network, (SIDE, SIDE + 1), backbone.record.pad_mode)
+    for batch_size in (1, 3):
+        x = np.random.default_rng(1).uniform(-1, 1, (batch_size, 3, SIDE, SIDE + 1)).astype(np.float32)
+        (found,) = ReferenceEvaluator(model).run([OUTPUT], {"x": x})
+        wanted = backbone.network(ms.Tensor(x)).asnumpy()
+        assert found.shape == wanted.shape == (batch_size, backbone.feature_size)
+        assert np.abs(found - wanted).max() <= 1e-4 * np.abs(wanted).max()
+    front, plain = to_onnx(backbone.network, (SIDE, SIDE), "pad", cut=3), MobileNetV2(backbone.record.width)
+    assert len(front.graph.node) == len(to_onnx(plain, (SIDE, SIDE), "pad", cut=3).graph.node)  # of the picture alone
 
 
 def test_the_two_paddings_give_different_features(tmp_path):

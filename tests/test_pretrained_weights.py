@@ -10,6 +10,7 @@ from datasets.base import InputError
 from pretrained import weights
 from pretrained.catalog import EMBEDDED, EMBEDDED_FILE, TENSORFLOW_1_0_224
 from pretrained.files import facts_file
+from pretrained.record import WeightsRecord
 from pretrained.weights import load_backbone, read_ckpt
 
 
@@ -117,6 +118,28 @@ def test_the_digest_follows_values_and_facts(tmp_path):
     other_padding = load_backbone(save_toy_backbone(tmp_path / "d.ckpt", seed=1, record=other_facts)).digest
     assert same[0] == same[1]
     assert len({same[0], other_values, other_padding}) == 3
+
+
+def test_what_features_are_of_is_a_fact_of_the_weights_that_can_be_asked_for(tmp_path):
+    plain = save_toy_backbone(tmp_path / "plain.ckpt", seed=1)
+    digests = [load_backbone(plain).digest]
+    for facts in ({"mirror_mean": True}, {"beside_last": (14, 17)}, {"beside_last": (14,), "mirror_mean": True}):
+        asked = load_backbone(plain, **facts)
+        said = load_backbone(save_toy_backbone(tmp_path / "said.ckpt", seed=1, record=replace(TOY_RECORD, **facts)))
+        assert asked.digest == said.digest and asked.record.to_dict() == said.record.to_dict()
+        assert vars(asked.record) | facts == vars(said.record)
+        assert (said.network.mirror_mean, said.network.beside_last) == (
+            facts.get("mirror_mean", False),
+            facts.get("beside_last", ()),
+        )
+        digests.append(said.digest)
+    assert len(set(digests)) == 4
+
+
+@pytest.mark.parametrize("wrong", [{"mirror_mean": "left"}, {"beside_last": [3]}, {"beside_last": [17, 14]}])
+def test_what_features_cannot_be_of_is_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        WeightsRecord.from_dict({**TOY_RECORD.to_dict(), **wrong})
 
 
 @needs_real_data

@@ -38,7 +38,8 @@ ANSWER = {
         "seen": {
             "type": "array",
             "items": NUMBER,
-            "description": "the part that the model sees: left, top, width, height as shares of the picture",
+            "description": "the part that the model sees: left, top, width, height as shares of the picture; below 0 "
+            "and above 1 where it sees a margin around it",
         },
         "maps": {
             "type": ["object", "null"],

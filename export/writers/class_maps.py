@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper
 
-from datasets.image import LONGEST_ASPECT, ImageSpec
+from datasets.image import LONGEST_ASPECT, ImageSpec, inside
 
 MAPS = "class_maps"
 LINEAR_HEAD = ["GlobalAveragePool", "Flatten", "Gemm", "Softmax"]  # the end of a graph that has such maps
@@ -49,13 +49,16 @@ def tail_of(model: ModelProto, length: int) -> list[NodeProto]:
 
 
 def seen_box(width: int, height: int, spec: ImageSpec) -> tuple[float, float, float, float]:
-    """Which part of an upright picture the network sees: (left, top, width, height) as shares 0..1.
+    """Which part of an upright picture the network sees: (left, top, width, height) as shares 0..1; with a margin
+    around the picture, left or top is below 0 and width or height above 1.
 
     Follows `datasets.image.resize` and `centre_crop`.
     """
     seen_height, seen_width = spec.size
     kept = [width, height]
-    if isinstance(spec.resize, int):
+    if spec.letterbox:
+        resized = inside((width, height), spec)
+    elif isinstance(spec.resize, int):
         kept = [min(side, LONGEST_ASPECT * min(width, height)) for side in kept]
         scale = spec.resize / min(kept)
         resized = [max(spec.resize, round(side * scale)) for side in kept]

@@ -80,7 +80,9 @@ def write_mindir(
 
 def folded(trained: Trained) -> nn.Cell:
     backbone = trained.backbone
-    return Classifier(FoldedMobileNetV2(fold(backbone.network), backbone.record.pad_mode), trained.head)
+    blocks, record = fold(backbone.network), backbone.record
+    network = FoldedMobileNetV2(blocks, record.pad_mode, True, record.mirror_mean, record.beside_last)
+    return Classifier(network, trained.head)
 
 
 @contextlib.contextmanager

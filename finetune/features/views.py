@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 
 from datasets.decoding.decode import Decoded
-from datasets.image import RESAMPLING, ImageSpec, fitted
+from datasets.image import RESAMPLING, ImageSpec, centre_crop, fitted, inside
 from finetune.config import ViewConfig
 
 ASPECT = 4 / 3  # a window is at most so much wider or higher than the plain view
@@ -51,7 +51,8 @@ def draw(decoded: Decoded, spec: ImageSpec, config: ViewConfig, rng: np.random.G
     """Random resized crop (Szegedy et al., 2015), mirror, colour, blur; of a picture in RGB."""
     height, width = spec.size
     window = random_window(decoded, spec, config.crop, rng)
-    picture = decoded.picture.resize((width, height), RESAMPLING[spec.interpolation], window)
+    seen = inside((window[2] - window[0], window[3] - window[1]), spec) if spec.letterbox else (width, height)
+    picture = decoded.picture.resize(seen, RESAMPLING[spec.interpolation], window)
     if rng.random() < 0.5 and config.flip:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     for enhancer in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
@@ -59,7 +60,8 @@ def draw(decoded: Decoded, spec: ImageSpec, config: ViewConfig, rng: np.random.G
         if factor != 1:
             picture = enhancer(picture).enhance(factor)
     radius = rng.uniform(0, config.blur)
-    return picture.filter(ImageFilter.GaussianBlur(radius)) if radius else picture
+    picture = picture.filter(ImageFilter.GaussianBlur(radius)) if radius else picture
+    return centre_crop(picture, spec) if spec.letterbox else picture
 
 
 def random_window(
@@ -67,8 +69,8 @@ def random_window(
 ) -> tuple[float, float, float, float]:
     """(left, upper, right, lower) in pixels of `decoded.picture`.
 
-    Its area is `smallest` to 1 of what the plain view is resized from: the whole picture where that is squashed, else a
-    square as high as the short side.
+    Its area is `smallest` to 1 of what the plain view is resized from: the whole picture where that is squashed or
+    stands in a letterbox, else a square as high as the short side.
     """
     left, upper, right, lower = decoded.box
     full = (right - left, lower - upper)

@@ -46,11 +46,20 @@ class WithFeatures:
         return probabilities.asnumpy(), features.asnumpy()
 
 
+class FeatureMap(nn.Cell):
+    def __init__(self, backbone: MobileNetV2):
+        super().__init__(auto_prefix=False)
+        self.backbone = backbone
+
+    def construct(self, x):
+        return self.backbone.forward_map(x)
+
+
 class LastMap:
     """A backbone as a function: normalised pictures (B, 3, H, W) -> its last feature map (B, D, H/32, W/32)."""
 
     def __init__(self, backbone: MobileNetV2):
-        self.cell = backbone.features
+        self.cell = FeatureMap(backbone)
         self.cell.set_train(False)
         self.cell.set_inputs(ms.Tensor(shape=[None, 3, None, None], dtype=ms.float32))  # one graph for any B
 

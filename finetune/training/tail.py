@@ -40,12 +40,16 @@ class Tail(nn.Cell):
         size: tuple[int, int],
         pad_mode: str,
         head: Head,
+        beside_last: Sequence[int] = (),
         image: ImageSpec | None = None,
         kernels: Kernels | None = None,
     ):
-        """`size`: H, W of the activations in front of the first block. With `image` they are pictures (B, H, W, 3) in
-        levels 0..255 of any type, which are normalised first. `kernels` compute the blocks on large maps."""
+        """`size`: H, W of the activations in front of the first block; `beside_last`: behind how many of the blocks
+        stand maps that the head sees pooled, before those of the last; behind 0 of them are the activations. With
+        `image` they are pictures (B, H, W, 3) in levels 0..255 of any type, which are normalised first. `kernels`
+        compute the blocks on large maps."""
         super().__init__(auto_prefix=False)
+        self.beside_last = tuple(beside_last)
         self.levels = None if image is None else tuple(map(ms.Tensor, mean_and_std(image)))
         self.folded, self.head = list(blocks), head
         quick = on_cpu()
@@ -71,11 +75,15 @@ class Tail(nn.Cell):
         x = x.astype(ms.float32)
         if self.levels is not None:
             x = ((x - self.levels[0]) / self.levels[1]).transpose(0, 3, 1, 2)
-        if self.by_kernels and self.training:
+        features = (x.mean((2, 3)),) if 0 in self.beside_last else ()
+        rows_last = self.by_kernels and self.training
+        if rows_last:
             x = x.transpose(1, 2, 3, 0)
         for i in range(self.convolved):
             x = x + self.blocks[i](x) if self.residual[i] else self.blocks[i](x)
-        if self.by_kernels and self.training:
+            if i + 1 in self.beside_last:
+                features += (x.mean((1, 2)).T if rows_last else x.mean((2, 3)),)
+        if rows_last:
             channels, height, width, batch = x.shape
             x = x.reshape(channels, height * width, batch).transpose(0, 2, 1)
         else:
@@ -83,7 +91,9 @@ class Tail(nn.Cell):
             x = x.transpose(1, 0, 2, 3).reshape(channels, batch, height * width)
         for i in range(self.convolved, len(self.residual)):
             x = x + self.blocks[i](x) if self.residual[i] else self.blocks[i](x)
-        return self.head(x.mean(2).T)
+            if i + 1 in self.beside_last:
+                features += (x.mean(2).T,)
+        return self.head(ops.concat((*features, x.mean(2).T), 1) if features else x.mean(2).T)
 
     def trained(self) -> list[Block]:
         """The blocks with the weights that they have now."""
@@ -109,7 +119,8 @@ def tail_of(backbone: Backbone, cut: int, shape: tuple[int, ...], head: Head, ca
     image, size = (record.image, shape[1:3]) if cut == 0 else (None, shape[2:])
     large = on_cpu() and max(size) > LARGEST_SIDE
     library = build(Path(cache_dir, KERNELS)) if large else None
-    return Tail(blocks, size, record.pad_mode, head, image, Kernels(library) if library else None)
+    beside_last = [number + 1 - cut for number in record.beside_last]
+    return Tail(blocks, size, record.pad_mode, head, beside_last, image, Kernels(library) if library else None)
 
 
 def on_cpu() -> bool:

@@ -292,6 +292,18 @@ Image resized(const Image &from, int width, int height, const Box &box, const Fi
 // Python's round: halves go to the even number.
 int rounded(double x) { return int(std::nearbyint(x)); }
 
+// A picture in the middle of a page of the mean colour.
+std::vector<uint8_t> on_page(const Image &image, const json &spec) {
+  const int height = spec["size"][0], width = spec["size"][1];
+  const int left = (width - image.width + 1) / 2, top = (height - image.height + 1) / 2;  // of an odd margin, more
+  std::vector<uint8_t> page(size_t(width) * height * 3);
+  for (size_t i = 0; i < page.size(); ++i) page[i] = uint8_t(rounded(255 * spec["mean_unit"][i % 3].get<double>()));
+  for (int y = 0; y < image.height; ++y)
+    std::copy_n(&image.rgb[size_t(y) * image.width * 3], size_t(image.width) * 3,
+                &page[(size_t(y + top) * width + left) * 3]);
+  return page;
+}
+
 // What the network sees: uint8 height x width x 3.
 std::vector<uint8_t> prepared(const std::vector<uint8_t> &bytes, const json &spec) {
   constexpr int longest_aspect = 8;  // a longer strip is cut to this first
@@ -303,7 +315,12 @@ std::vector<uint8_t> prepared(const std::vector<uint8_t> &bytes, const json &spe
   const int enough = *std::max_element(sides.begin(), sides.end());
   Decoded decoded = decode(bytes, enough);
   int wide, high;
-  if (exact) {
+  const bool letterbox = spec.value("letterbox", false);  // all of the picture in its shape, on a page
+  if (letterbox) {
+    const double scale = std::min(double(width) / decoded.width, double(height) / decoded.height);
+    wide = std::max(1, rounded(decoded.width * scale));
+    high = std::max(1, rounded(decoded.height * scale));
+  } else if (exact) {
     high = sides[0];
     wide = sides[1];
   } else {
@@ -315,6 +332,7 @@ std::vector<uint8_t> prepared(const std::vector<uint8_t> &bytes, const json &spe
     high = std::max(enough, rounded(decoded.height * scale));
   }
   const Image image = resized(decoded.image, wide, high, decoded.box, filter);
+  if (letterbox) return on_page(image, spec);
   const int left = (wide - width) / 2, top = (high - height) / 2;
   if (left < 0 || top < 0) throw std::runtime_error("the manifest's size is larger than its resize");
   std::vector<uint8_t> seen(size_t(width) * height * 3);

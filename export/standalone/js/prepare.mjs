@@ -35,11 +35,12 @@ export function prepared(picture, spec, isJpeg) {
     throw new Error(`a strip more than ${LONGEST_ASPECT} times as long as wide is not prepared here`);
   }
   const scale = enough / Math.min(...size);
-  const [wide, high] = exact ? [spec.resize[1], spec.resize[0]] : size.map((side) => Math.max(enough, even(side * scale)));
+  const [wide, high] = spec.letterbox ? inside(size, width, height) : exact ? [spec.resize[1], spec.resize[0]] : size.map((side) => Math.max(enough, even(side * scale)));
   const factor = Math.max(Math.round(size[0] / small.width), Math.round(size[1] / small.height));
   const filter = FILTERS[spec.interpolation ?? "bilinear"];
   const image = resized(small, wide, high, size[0] / factor, size[1] / factor, filter);
   const left = Math.floor((wide - width) / 2), top = Math.floor((high - height) / 2);
+  if (spec.letterbox) return onPage(image, -left, -top, spec);
   if (left < 0 || top < 0) throw new Error("the manifest's size is larger than its resize");
   const seen = new Uint8Array(height * width * 3);
   for (let y = 0; y < height; y++) {
@@ -47,6 +48,23 @@ export function prepared(picture, spec, isJpeg) {
     seen.set(image.data.subarray(from, from + width * 3), y * width * 3);
   }
   return seen;
+}
+
+/** [width, height] of a picture of that size, made as large as fits, its shape kept. */
+function inside(size, width, height) {
+  const scale = Math.min(width / size[0], height / size[1]);
+  return size.map((side) => Math.max(1, even(side * scale)));
+}
+
+/** A picture on a page of the mean colour. */
+function onPage(image, left, top, spec) {
+  const [height, width] = spec.size, colour = spec.mean_unit.map((mean) => even(255 * mean));
+  const page = Uint8Array.from({ length: height * width * 3 }, (_, i) => colour[i % 3]);
+  for (let y = 0; y < image.height; y++) {
+    const row = image.data.subarray(y * image.width * 3, (y + 1) * image.width * 3);
+    page.set(row, ((y + top) * width + left) * 3);
+  }
+  return page;
 }
 
 /** Uint8Array (H, W, 3) -> Float32Array (3, H, W): (x / 255 - mean) / std. */

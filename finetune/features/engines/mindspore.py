@@ -30,8 +30,9 @@ class MindSporeEngine:
         batch = ms.Tensor(normalise(fill_up(images, self.batch_size), self.image))
         with self.one_at_a_time:
             if self.folded is None:
-                blocks = fold(self.backbone.network)[: self.cut]
-                self.folded = FoldedMobileNetV2(blocks, self.backbone.record.pad_mode, pooled=self.cut is None)
+                blocks, record = fold(self.backbone.network)[: self.cut], self.backbone.record
+                how = self.cut is None, record.mirror_mean, record.beside_last
+                self.folded = FoldedMobileNetV2(blocks, record.pad_mode, *how)
             return self.folded(batch).asnumpy()[: len(images)]
 
     def once(self, images: np.ndarray) -> np.ndarray:

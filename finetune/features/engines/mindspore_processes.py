@@ -86,7 +86,7 @@ def serve(connection: Connection, threads: int, number: int, count: int) -> None
 
     with contextlib.suppress(EOFError, ConnectionError, KeyboardInterrupt):
         blocks, record, pooled = connection.recv()
-        network = FoldedMobileNetV2(blocks, record.pad_mode, pooled)
+        network = FoldedMobileNetV2(blocks, record.pad_mode, pooled, record.mirror_mean, record.beside_last)
         while True:
             images = connection.recv()
             batch = ms.Tensor(normalise(fill_up(images, MindSporeEngine.batch_size), record.image))

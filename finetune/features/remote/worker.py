@@ -110,10 +110,9 @@ class Lines(logging.Handler):
 
 def backbone_of(job: Job, arrays: dict[str, np.ndarray]):
     """The Backbone of the driver, of its arrays: its file need not be here."""
-    from pretrained.mobilenet_v2 import MobileNetV2
-    from pretrained.weights import Backbone, freeze, load_strict
+    from pretrained.weights import Backbone, freeze, load_strict, network_of
 
-    network = MobileNetV2(job.record.width, job.record.pad_mode, job.record.bn_eps)
+    network = network_of(job.record)
     load_strict(network, arrays, Path("backbone"), "")
     freeze(network)
     return Backbone(network, job.record, "", "", job.digest, Path("backbone"), job.folded)
