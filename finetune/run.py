@@ -149,6 +149,8 @@ def learn(config: Config, device: Device, reporter: Ahead, *others: Ahead) -> tu
         "trained": "head" if backbone else "network",
         "head": asdict(trainer.chosen) if config.train.head != "gradient" else None,
         "image": image_in_short(config, backbone),
+        "mirror_mean": config.data.mirror_mean,
+        "beside_last": list(config.model.beside_last),
         **costs,
         "best_epoch": fitted.best_epoch,
         "before": before.metrics,

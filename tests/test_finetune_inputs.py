@@ -72,6 +72,9 @@ def test_the_log_and_the_manifest_say_it_all(finished_run):
     assert "page" in manifest["resize_filter"] and "cropped" not in manifest["resize_filter"]
     assert manifest["weights"]["mirror_mean"] is True
     assert manifest["weights"]["features"] == ["block_15", "block_17", "last"]
+    report = (finished_run.folder / "report.html").read_text(encoding="utf-8")
+    for words in ("64 x 64 pixels: all of each picture, in", "mirror image", "maps of block_15, block_17"):
+        assert words in report
     plain = load_backbone(finished_run.folder.parents[1] / "toy.ckpt")
     trained = load_trained(finished_run.folder)
     assert trained.backbone.feature_size == plain.feature_size + 16 + 32

@@ -257,7 +257,11 @@ def _page(run: Path, metrics: dict, figures: Sequence[str]) -> str:
     )
 
 
-FITS = {"whole": "all of each picture, squashed into it", "crop": "the middle of each picture"}  # data.fit
+FITS = {  # data.fit
+    "crop": "the middle of each picture",
+    "whole": "all of each picture, squashed into it",
+    "letterbox": "all of each picture, in its own shape, with a margin",
+}
 
 
 def _chosen(metrics: dict) -> list[str]:
@@ -273,6 +277,11 @@ def _chosen(metrics: dict) -> list[str]:
     if image:
         height, width = image["size"]
         lines.append(f"The network sees {width} x {height} pixels: {FITS[image['fit']]}")
+    if metrics.get("mirror_mean"):
+        lines.append("Features are the mean of those of a picture and of its mirror image")
+    if metrics.get("beside_last"):
+        blocks = ", ".join(f"block_{number}" for number in metrics["beside_last"])
+        lines.append(f"The head also sees the pooled maps of {blocks}")
     return lines
 
 
