@@ -48,7 +48,9 @@ class ModelConfig:
     pretrain_ckpt: Optional[str] = None
     backbone: Optional[str] = "mobilenetv2"  # null: `network` learns from the pixels
     train_from: str = "head"  # what is trained: the head, or block_15 and all behind it as well, or all blocks
-    features: list[str] = field(default_factory=lambda: ["last"])  # whose pooled maps the head sees: also block_14 to 17
+    features: list[str] = field(
+        default_factory=lambda: ["last"]
+    )  # whose pooled maps the head sees: also block_14 to 17
     hidden: int = 0  # units of a hidden layer in the head; 0 is a linear head
     dropout: float = 0.0  # share of the features, or of the units of each hidden layer, set to 0 in training
     # Without a backbone:
