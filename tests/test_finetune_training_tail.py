@@ -95,6 +95,27 @@ def test_the_nine_taps_meet_the_pixels_that_a_convolution_does(side, stride, pad
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="the kernels are built with g++")
+def test_products_with_kernels_behind_them_are_the_same(tmp_path, backbone):
+    blocks = fold(backbone.network)[16:]
+    rng = np.random.default_rng(0)
+    x = rng.normal(0, 1, (11, blocks[0].convolutions[0].weight.shape[1], 2, 3)).astype(np.float16)
+    found = []
+    for tail in (tail_of(backbone, 16, x.shape, Head(D, CLASSES), tmp_path), network_of(backbone, 16, (2, 3))):
+        tail.set_train()
+        assert not tail.by_kernels  # no block on large maps
+        with nothing_compiled():
+            weights = ms.ParameterTuple(tail.trainable_params())
+            value, gradients = ms.value_and_grad(lambda x, tail=tail: tail(x).square().sum(), None, weights)(
+                ms.Tensor(x)
+            )
+            found.append((float(value.asnumpy()), [one.asnumpy() for one in gradients]))
+    (value, gradients), (wanted, wanted_gradients) = found
+    assert value == pytest.approx(wanted, rel=1e-4) and value > 0
+    for a, b in zip(gradients, wanted_gradients):
+        assert np.allclose(a, b, atol=1e-4 * max(1, np.abs(b).max()))
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="the kernels are built with g++")
 @pytest.mark.parametrize("pad_mode", ["pad", "same"])
 def test_the_gradient_of_the_whole_network_is_that_of_the_plain_one(tmp_path, pad_mode):
     backbone, rng = toy(tmp_path, pad_mode), np.random.default_rng(0)

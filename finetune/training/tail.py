@@ -21,7 +21,7 @@ from mindspore import nn, ops
 
 from datasets.image import ImageSpec, mean_and_std
 from finetune.config import TailConfig, TrainConfig
-from finetune.layers.compiled import TAPS, Kernels, build, layer_of, zeros_before
+from finetune.layers.compiled import TAPS, TOP, Kernels, build, layer_of, zeros_before
 from finetune.training.networks import Head
 from finetune.training.optimizers import AdamW
 from pretrained.fold import Block, Convolution, convolution_cells, fold
@@ -47,13 +47,12 @@ class Tail(nn.Cell):
         """`size`: H, W of the activations in front of the first block; `beside_last`: behind how many of the blocks
         stand maps that the head sees pooled, before those of the last; behind 0 of them are the activations. With
         `image` they are pictures (B, H, W, 3) in levels 0..255 of any type, which are normalised first. `kernels`
-        compute the blocks on large maps."""
+        compute the blocks on large maps, and bias and ReLU6 behind the products of the others."""
         super().__init__(auto_prefix=False)
         self.beside_last = tuple(beside_last)
         self.levels = None if image is None else tuple(map(ms.Tensor, mean_and_std(image)))
         self.folded, self.head = list(blocks), head
         quick = on_cpu()
-        self.by_kernels = kernels is not None
         cells, self.residual, self.convolved = [], [], 0
         for block in blocks:
             as_products = quick and max(size) <= LARGEST_SIDE
@@ -61,7 +60,7 @@ class Tail(nn.Cell):
             layers = []
             for convolution in block.convolutions:
                 if as_products:
-                    layers.append(product_cell(convolution, size, pad_mode))
+                    layers.append(product_cell(convolution, size, pad_mode, kernels))
                 elif kernels:
                     layers.append(layer_of(convolution, size, pad_mode, kernels))
                 else:
@@ -70,6 +69,7 @@ class Tail(nn.Cell):
             cells.append(nn.SequentialCell(layers))
             self.residual.append(block.residual)
         self.blocks = nn.CellList(cells)
+        self.by_kernels = kernels is not None and self.convolved > 0
 
     def construct(self, x):
         x = x.astype(ms.float32)
@@ -113,12 +113,11 @@ class Tail(nn.Cell):
 
 
 def tail_of(backbone: Backbone, cut: int, shape: tuple[int, ...], head: Head, cache_dir: str | Path) -> Tail:
-    """For rows of `shape` in front of block `cut`: (N, C, H, W), in front of block 0 (N, H, W, 3). Kernels that it
-    needs are built in the cache."""
+    """For rows of `shape` in front of block `cut`: (N, C, H, W), in front of block 0 (N, H, W, 3). The kernels
+    are built in the cache."""
     blocks, record = fold(backbone.network)[cut:], backbone.record
     image, size = (record.image, shape[1:3]) if cut == 0 else (None, shape[2:])
-    large = on_cpu() and max(size) > LARGEST_SIDE
-    library = build(Path(cache_dir, KERNELS)) if large else None
+    library = build(Path(cache_dir, KERNELS)) if on_cpu() else None
     beside_last = [number + 1 - cut for number in record.beside_last]
     return Tail(blocks, size, record.pad_mode, head, beside_last, image, Kernels(library) if library else None)
 
@@ -154,39 +153,56 @@ def tail_optimizer(network: Tail, config: TrainConfig, rates: np.ndarray, tail: 
     return AdamW(parameters, factors, config.weight_decay, rates)
 
 
-def product_cell(convolution: Convolution, size: tuple[int, int], pad_mode: str) -> nn.Cell:
-    return Depthwise(convolution, size, pad_mode) if convolution.group > 1 else Pointwise(convolution)
+def product_cell(convolution: Convolution, size: tuple[int, int], pad_mode: str, kernels: Kernels | None) -> nn.Cell:
+    if convolution.group > 1:
+        return Depthwise(convolution, size, pad_mode, kernels)
+    return Pointwise(convolution, kernels)
 
 
-class Pointwise(nn.Cell):
-    """(C, B, pixels) -> (C', B, pixels)."""
+class Product(nn.Cell):
+    """A convolution as a product; bias and ReLU6 behind it are one pass in training, where there are kernels."""
 
-    def __init__(self, convolution: Convolution):
+    def __init__(self, convolution: Convolution, weight: np.ndarray, kernels: Kernels | None):
         super().__init__()
-        self.weight = ms.Parameter(ms.Tensor(convolution.weight[:, :, 0, 0]), name="weight")
+        self.weight = ms.Parameter(ms.Tensor(weight), name="weight")
         self.bias = ms.Parameter(ms.Tensor(convolution.bias), name="bias")
         self.relu6 = convolution.relu6
+        self.top = ms.Tensor(np.array([TOP if self.relu6 else 0], np.float32))
+        self.add_and_clip = kernels.bias if kernels else None
 
-    def construct(self, x):
-        channels, batch, pixels = x.shape
-        x = ops.matmul(self.weight, x.reshape(channels, batch * pixels)).reshape(-1, batch, pixels)
-        x = x + self.bias.reshape(-1, 1, 1)
+    def activated(self, x):
+        """Of a product (C, M)."""
+        if self.training and self.add_and_clip is not None:
+            return self.add_and_clip(x, self.bias, self.top)
+        x = x + self.bias.reshape(-1, 1)
         return ops.relu6(x) if self.relu6 else x
 
 
-class Depthwise(nn.Cell):
+class Pointwise(Product):
+    """(C, B, pixels) -> (C', B, pixels)."""
+
+    def __init__(self, convolution: Convolution, kernels: Kernels | None):
+        super().__init__(convolution, convolution.weight[:, :, 0, 0], kernels)
+
+    def construct(self, x):
+        channels, batch, pixels = x.shape
+        x = ops.matmul(self.weight, x.reshape(channels, batch * pixels))
+        return self.activated(x).reshape(-1, batch, pixels)
+
+
+class Depthwise(Product):
     """(C, B, H * W) -> (C, B, H' * W')."""
 
-    def __init__(self, convolution: Convolution, size: tuple[int, int], pad_mode: str):
-        super().__init__()
-        self.weight = ms.Parameter(ms.Tensor(convolution.weight.reshape(-1, TAPS)), name="weight")
-        self.bias = ms.Parameter(ms.Tensor(convolution.bias), name="bias")
+    def __init__(self, convolution: Convolution, size: tuple[int, int], pad_mode: str, kernels: Kernels | None):
+        super().__init__(convolution, convolution.weight.reshape(-1, TAPS), kernels)
         places = meetings(size, convolution.stride, pad_mode)
         self.places, self.shape = ms.Tensor(places.reshape(TAPS, -1)), (-1, *places.shape[1:])
 
     def construct(self, x):
         matrices = ops.matmul(self.weight, self.places).reshape(self.shape)
-        return ops.relu6(ops.bmm(x, matrices) + self.bias.reshape(-1, 1, 1))
+        x = ops.bmm(x, matrices)
+        channels, batch, pixels = x.shape
+        return self.activated(x.reshape(channels, batch * pixels)).reshape(channels, batch, pixels)
 
 
 def meetings(size: tuple[int, int], stride: int, pad_mode: str) -> np.ndarray:
