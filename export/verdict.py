@@ -15,7 +15,7 @@ TOLERANCE = {".mindir": 1e-5, ".onnx": 1e-4, ".ms": 1e-4}
 # MindSpore computes otherwise, too, where BatchNorm is folded into the convolutions, and adds in another order where
 # the batch size is fixed to another one than ours.
 OTHER_ARITHMETIC_TOLERANCE = 1e-4
-NOVELTY_TOLERANCE = 1e-4  # as a share of it, whatever computes it
+NOVELTY_TOLERANCE = 1e-3  # as a share of it: a small difference of large squares, which loses digits of float32
 LEAST_NOVELTY = 0.1
 # To what evaluation wrote, by the precision of its features: computed in another batch, perhaps by another
 # engine or on another day. Exported files always compute in f32; bf16 features moved probabilities by up to 0.05.
