@@ -72,7 +72,7 @@ def test_ms_files_equal_the_trained_network(lite_run):
     for name in MS:
         one = found["models"][name]
         assert one["same_class"] == one["pictures"] == 16 and one["largest_difference"]["to_ckpt"] <= 1e-4
-        assert one["largest_difference"]["novelty_to_ckpt"] <= 1e-4
+        assert one["largest_difference"]["novelty_to_ckpt"] <= 1e-3
     half = found["models"]["mobilenetv2_fp16.ms"]
     assert half["loss"]["points"] <= half["loss"]["allowed_points"] == 1.0
     files = lite_run / "export"

@@ -76,17 +76,17 @@ def test_files_and_network_tell_the_same(kind, request, own, foreign):
     by_run = RunPredictor(run)
     images, _ = load_images([*own, foreign], by_run.image)
     wanted = by_run.look(images).novelty
-    assert load_predictor(run).look(images).novelty == pytest.approx(wanted, rel=1e-4)
+    assert load_predictor(run).look(images).novelty == pytest.approx(wanted, rel=1e-3)
     facts = manifest(run / "export")
     assert facts["novelty"]["threshold"] == 1
     for name in facts["models"]:
         assert facts["models"][name]["outputs"] == BOTH
         for batch_size in (1, 4, 20):
             assert load_predictor(run / "export" / name).look(images, batch_size).novelty == pytest.approx(
-                wanted, rel=1e-4
+                wanted, rel=1e-3
             )
     found = json.loads((run / "export" / "parity.json").read_text(encoding="utf-8"))
-    assert all(one["largest_difference"]["novelty_to_ckpt"] <= 1e-4 for one in found["models"].values())
+    assert all(one["largest_difference"]["novelty_to_ckpt"] <= 1e-3 for one in found["models"].values())
 
 
 def test_the_bundles_script_and_predict_say_what_is_unlike(exported, own, foreign, tmp_path):
@@ -149,7 +149,7 @@ def test_a_graph_that_tells_another_novelty_is_a_drift(exported, tmp_path, monke
     assert not (run / "export" / MANIFEST).exists()
 
 
-@pytest.mark.parametrize(("told", "equal"), [(1.00005, True), (1.0002, False), (np.nan, False)])
+@pytest.mark.parametrize(("told", "equal"), [(1.0005, True), (1.002, False), (np.nan, False)])
 def test_novelty_is_judged_as_a_share(told, equal):
     p = np.array([[0.9, 0.1], [0.3, 0.7]])
     novelty = np.array([0.5, 3.0])
