@@ -110,7 +110,7 @@ def test_onnx_of_a_network_from_scratch_is_the_network(digits_run, tmp_path):
     pixels = np.load(run / "pictures" / "eval.npy")[:20]
     served = open_served(run / "export", threads=1)
     assert served.source == "mlp_image.onnx"
-    np.testing.assert_allclose(served(pixels)[0], load_predictor(run)(pixels), atol=1e-4)
+    np.testing.assert_allclose(served(pixels).probabilities, load_predictor(run)(pixels), atol=1e-4)
 
 
 def xor(seed: int) -> float:
