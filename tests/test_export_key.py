@@ -160,7 +160,8 @@ def test_a_fixed_batch_gives_the_same_answers_for_any_number_of_pictures(finishe
             assert found.shape == (count, 2) and np.abs(found - wanted[:count]).max() < 1e-4
     for name in ("mobilenetv2.onnx", "mobilenetv2_image.onnx"):
         graph = onnx.load(fixed / "export" / name).graph
-        assert [value.type.tensor_type.shape.dim[0].dim_value for value in (*graph.input, *graph.output)] == [3, 3]
+        batches = [value.type.tensor_type.shape.dim[0].dim_value for value in (*graph.input, *graph.output)]
+        assert batches == [3, 3, 3]  # pictures; probabilities, novelty
 
 
 def test_a_fixed_batch_is_verified_and_served(fixed, toy_pictures, tmp_path):
