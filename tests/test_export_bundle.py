@@ -399,6 +399,7 @@ def test_damaged_golden_files_are_drift_not_a_traceback(alone, name, content):
             open_served(alone)
 
 
+@pytest.mark.slow
 def test_three_exports_at_once_end_right(finished, tmp_path):
     copied = shutil.copytree(finished.folder, tmp_path / "copied")
     shutil.rmtree(copied / "export")

@@ -112,6 +112,7 @@ def test_a_bundle_with_ms_only_verifies_and_predicts_in_an_empty_place(
         assert np.abs(load_predictor(alone / name)(images) - wanted).max() <= 1e-4
 
 
+@pytest.mark.slow
 def test_members_become_one_ms_file_that_others_may_read(toy_pictures, toy_backbone, lite_python, tmp_path):
     place = ("--runs_dir", tmp_path, "--cache_dir", tmp_path / "cache", "--name", "members", "--epochs", 2)
     settings = ("--set", "train.members=2", "--set", "data.views=false", "--set", "train.calibration_folds=0")
@@ -170,6 +171,7 @@ def test_converter_lite_is_called_as_its_documentation_says(tmp_path):
         convert_mindir(tmp_path, tmp_path / "in.mindir", tmp_path / "other.ms", weight_fp16=False)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="the stand-in for converter_lite is a shell script")
 def test_the_package_is_taken_where_its_variable_is_set(finished, lite_run, lite_python, tmp_path, monkeypatch):
     """A converter that copies a file that MindSpore Lite has made from the same network."""

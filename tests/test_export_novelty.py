@@ -172,6 +172,7 @@ def test_verify_notices_a_file_that_tells_another_novelty(exported, tmp_path):
     assert done.returncode == 1 and "mobilenetv2.onnx: novelty differs by up to" in done.stderr, done.stdout
 
 
+@pytest.mark.slow
 def test_what_is_of_other_weights_is_not_exported(exported, tmp_path, caplog):
     run = shutil.copytree(exported, tmp_path / "run")
     with np.load(run / FILE) as file:

@@ -224,6 +224,7 @@ def test_a_hidden_layer_comes_through_onnx(toy_backbone, tmp_path, input_form):
     assert np.allclose(found, wanted, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_run_may_be_named_on_standard_input(copied):
     shutil.rmtree(copied / "export")
     done = call("export", "-", input=str(copied))

@@ -84,6 +84,7 @@ def test_predict_draws_maps_or_says_why_not(finished, exported, toy_pictures, tm
     assert done.returncode == 0 and "no maps: an exported file" in done.stderr and not (tmp_path / "none").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "says"),
     [

@@ -33,6 +33,7 @@ def test_a_report_that_fails_costs_nothing_else(tmp_path, toy_backbone):
     assert again.returncode == 0 and (run / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_mathematics_and_long_names_are_drawn_as_they_are(tmp_path, toy_backbone):
     classes = {"A$$AP": (60, 150, 60), "$_$": (150, 60, 60), "x" * 60 + "_mosaic": (60, 60, 150)}
     done = run_toys(tmp_path, classes, toy_backbone)
@@ -52,6 +53,7 @@ def test_names_in_figures_can_be_told_apart():
     assert len(short["猫" * 30]) <= 22
 
 
+@pytest.mark.slow
 def test_letters_that_no_font_has_are_one_line(tmp_path, toy_backbone):
     done = run_toys(tmp_path, {"बिल्ली": (60, 150, 60), "कुत्ता": (150, 60, 60)}, toy_backbone)
     assert done.returncode == 0, done.stderr

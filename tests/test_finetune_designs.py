@@ -96,6 +96,7 @@ def test_pruned_weights_are_zero_in_each_layer_and_stay_so(optimizer):
     assert first == [p.asnumpy().tobytes() for p in network.get_parameters()]
 
 
+@pytest.mark.slow
 def test_zeros_reach_metrics_and_export(tmp_path):
     folder, metrics = run(tmp_path, "train.prune=0.7", "export.file_format=MINDIR,ONNX", verb="run")
     assert metrics["zeros"] == pytest.approx(0.7, abs=0.001)
@@ -144,6 +145,7 @@ def test_a_certain_member_leaves_no_infinity():
     np.testing.assert_allclose(found, [[1, 0], [0, 1]], atol=1e-20)
 
 
+@pytest.mark.slow
 def test_a_run_of_members_is_calibrated_and_exported_with_parity(tmp_path):
     folder, metrics = run(
         *(tmp_path, "train.members=3", "train.calibration_folds=2", "export.file_format=MINDIR,ONNX"), verb="run"

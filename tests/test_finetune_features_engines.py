@@ -405,6 +405,7 @@ def test_f32_on_photographs(photographs):
     assert np.array_equal(imagenet_classes(found), imagenet_classes(wanted))
 
 
+@pytest.mark.slow
 @needs_real_data
 @needs_bf16
 def test_bf16_on_photographs(photographs):

@@ -106,6 +106,7 @@ def draw_copies(root: Path) -> list[tuple[str, str]]:
     return pairs
 
 
+@pytest.mark.slow
 def test_a_run_keeps_near_copies_on_one_side(tmp_path):
     pairs = draw_copies(tmp_path / "pictures")
     broken = {}

@@ -117,6 +117,7 @@ def test_another_way_to_look_is_another_row_of_the_cache(finished_run, place):
     assert "features: 44 computed" in other.stdout, other.stdout + other.stderr
 
 
+@pytest.mark.slow
 def test_blocks_are_trained_under_the_same_features(finished_run, place):
     """From the answers of the tail to those of the exported files; block_15 is what stands in front of the cut."""
     tail = {"model.train_from": "block_16", "data.views_per_picture": 2, "train.tail.epochs": 2}
@@ -170,6 +171,7 @@ def test_fit_replaces_what_the_weights_do_and_crop_leaves_it(place):
     assert prepared(backbone, DataConfig()).record == backbone.record
 
 
+@pytest.mark.slow
 def test_lite_and_int8_have_the_same_network(finished_run, lite_python, tmp_path):  # noqa: F811
     folder = shutil.copytree(finished_run.folder, tmp_path / "all")
     wanted = ("--file_format", "LITE", "ONNX", "--input_form", "tensor", "image", "--precision", "int8")

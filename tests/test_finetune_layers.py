@@ -190,7 +190,13 @@ def test_layers_that_do_not_fit_are_refused():
         from_scratch(model(residual=1, kernel=4), (1, 12, 12), 2, 1)
 
 
-@pytest.mark.parametrize("settings", [("model.convolution=binary",), ("model.convolution=shuffle", "model.residual=1")])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("model.convolution=binary",),
+        pytest.param(("model.convolution=shuffle", "model.residual=1"), marks=pytest.mark.slow),
+    ],
+)
 def test_the_whole_journey_ends_with_equal_files(settings, tmp_path):
     wanted = ("model.network=lenet5", "model.paddings=2,2", "model.layers=20", "model.activation=relu", *settings)
     done = call(

@@ -180,6 +180,7 @@ def test_one_seed_gives_the_same_bytes_with_augmentation():
     assert first == second != other
 
 
+@pytest.mark.slow
 def test_one_seed_gives_the_same_bytes_in_two_processes(tmp_path):
     """Convolutions, two layers with dropout, augmentation and two optimizers."""
     settings = ("model.network=lenet5", "model.filters=4,8", "model.paddings=2,2", "model.dropout=0.3",

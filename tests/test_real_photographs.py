@@ -58,6 +58,7 @@ def test_adding_three_photographs_computes_three(cats_dogs, place):
     assert len(keys) == len(set(keys)) == 1603
 
 
+@pytest.mark.slow
 def test_ten_kinds_of_clothing(place):
     pictures = shutil.copytree(SHARED / "data" / "clothing10", place / "clothing10")
     run(place, pictures, "train", "--name", "clothing")
@@ -74,6 +75,7 @@ def test_predictions_name_photographs_and_their_classes(cats_dogs):
     assert set(right) == {"cat", "dog"}
 
 
+@pytest.mark.slow
 def test_clothes_are_unlike_cats_and_dogs(cats_dogs, place):
     table = place / "unlike.csv"
     hats, cats = SHARED / "data" / "clothing10" / "eval" / "hat", SHARED / "data" / "cats_vs_dogs" / "eval" / "cat"

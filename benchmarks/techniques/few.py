@@ -21,6 +21,7 @@ import numpy as np
 CHECKOUT = Path(__file__).parents[2]
 RECIPES = {
     "train.head=auto": ["--set", "train.head=auto"],
+    "--recipe strong_head": ["--recipe", "strong_head"],
     "--recipe best": ["--recipe", "best"],
     "--recipe best, train.head=auto": ["--recipe", "best", "--set", "train.head=auto"],
 }
