@@ -214,6 +214,15 @@ def load_images(pictures: Sequence[Path] | np.ndarray, spec: ImageSpec) -> tuple
     return images, damaged
 
 
+def without_margin(image: np.ndarray, size: tuple[int, int], spec: ImageSpec) -> np.ndarray:
+    """What a prepared picture (H, W, C) shows of one of `size` (width, height): all of it but a letterbox's margin."""
+    if not spec.letterbox:
+        return image
+    width, height = inside(size, spec)
+    top, left = (image.shape[0] - height + 1) // 2, (image.shape[1] - width + 1) // 2
+    return image[top : top + height, left : left + width]
+
+
 def odd_tone(image: np.ndarray) -> str | None:
     """What is suspicious about a prepared picture, uint8 (H, W, C): FLAT, FAINT or nothing."""
     height, width, channels = image.shape

@@ -86,7 +86,7 @@ def tail_trainer(
 ) -> Trainer:
     train, valid = cut_rows(config, device, dataset, backbone, split)
     return Trainer(
-        tail_of(backbone, config.model.cut, train.shape, without_dropout(head), config.cache_dir),
+        tail_of(backbone, config.model.cut, train.shape, without_dropout(head)),
         (train, dataset.labels[split.train]),
         (valid, dataset.labels[split.valid]),
         tail_training(config.train),

@@ -35,8 +35,11 @@ class DataConfig:
     fraction: float = 1.0  # of the rows of each class that train or validate; the others are left out
     exclude: Optional[str] = None  # a file that names pictures to leave out: CSV with a column path, or a name a line
     size: Optional[int] = None  # pixels of a side that the backbone sees; null: what its weights were trained with
-    fit: str = "crop"  # the middle of a picture; whole: all, squashed into a square; letterbox: all, with a margin
-    mirror_mean: bool = False  # features are the mean of a picture's and of its mirror image's, also when predicting
+    # crop: the middle of a picture; whole: all, squashed into a square; letterbox: all, with a margin; null: as its
+    # weights were trained, mostly crop
+    fit: Optional[str] = None
+    # Features are the mean of a picture's and of its mirror image's, also when predicting; null: as the weights say
+    mirror_mean: Optional[bool] = None
     views: bool = True  # write <dataset>/features/{train,eval}_{feature,label}.npy
     views_per_picture: int = 1  # of a training photograph: the plain one, and others drawn at random
     augment: ViewConfig = field(default_factory=ViewConfig)  # those others
@@ -48,7 +51,7 @@ class ModelConfig:
     pretrain_ckpt: Optional[str] = None
     backbone: Optional[str] = "mobilenetv2"  # null: `network` learns from the pixels
     train_from: str = "head"  # what is trained: the head, or block_15 and all behind it as well, or all blocks
-    features: list[str] = field(default_factory=lambda: ["last"])  # whose maps the head sees; also block_14 to 17
+    features: Optional[list[str]] = None  # whose maps the head sees: last, block_14 to 17; null: as the weights say
     hidden: int = 0  # units of a hidden layer in the head; 0 is a linear head
     dropout: float = 0.0  # share of the features, or of the units of each hidden layer, set to 0 in training
     # Without a backbone:
@@ -74,8 +77,10 @@ class ModelConfig:
         return 0 if self.train_from == "all" else int(self.train_from.partition("_")[2])
 
     @property
-    def beside_last(self) -> tuple[int, ...]:
-        """The numbers of the blocks whose pooled maps the head sees beside the last one."""
+    def beside_last(self) -> Optional[tuple[int, ...]]:
+        """The numbers of the blocks whose pooled maps the head sees beside the last one; None: as the weights say."""
+        if self.features is None:
+            return None
         return tuple(sorted({int(name.partition("_")[2]) for name in self.features if name != "last"}))
 
 

@@ -268,7 +268,7 @@ def without_contradiction(config: Any) -> Any:
             f"train.head {train.head} takes each row once. Leave train.sampling and train.class_weights out.",
         ),
         (
-            scratch and (config.data.size or config.data.fit != "crop"),
+            scratch and (config.data.size or config.data.fit),
             "data.size and data.fit are of a backbone's pictures, and model.backbone is null. Use model.image_size.",
         ),
         (
@@ -276,8 +276,8 @@ def without_contradiction(config: Any) -> Any:
             "data.mirror_mean and model.features are of a backbone, and model.backbone is null. Leave them out.",
         ),
         (
-            "last" not in model.features,
-            f"model.features {', '.join(model.features)}: the last block's are always seen. Add last.",
+            "last" not in (model.features or ["last"]),
+            f"model.features {', '.join(model.features or [])}: the last block's are always seen. Add last.",
         ),
     ):
         if found:

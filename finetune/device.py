@@ -27,6 +27,7 @@ from finetune.workers.share import ALONE, Share, end_with_starter, is_started, j
 PLATFORMS = ("Ascend", "GPU", "CPU")  # in the order in which "auto" tries them
 GUARD_VARIABLE = "ONEDNN_MAX_CPU_ISA"
 GUARD_VALUE = "AVX2"
+MOST_TASKS = 8  # at a time: each may hold the rows that it works on
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def set_kernel_guard() -> str:
         return "not needed: not an x86 processor"
     if GUARD_VARIABLE in os.environ:
         return f"left as you set it: {GUARD_VARIABLE}={os.environ[GUARD_VARIABLE]}"
-    if not has_avx512():
+    if not has_feature("AVX512F"):
         return "not needed: no AVX-512"
     os.environ[GUARD_VARIABLE] = GUARD_VALUE
     return f"on: {GUARD_VARIABLE}={GUARD_VALUE}"
@@ -168,10 +169,10 @@ def without_kernel_guard() -> Iterator[None]:
             os.environ[GUARD_VARIABLE] = guard
 
 
-def has_avx512() -> bool:
-    """As NumPy's own kernel dispatch sees the processor."""
+def has_feature(name: str) -> bool:
+    """Of the processor, by the names and the eyes of NumPy's own kernel dispatch: AVX2, AVX512F, ..."""
     core = getattr(np, "_core", None) or np.core
-    return bool(core._multiarray_umath.__cpu_features__.get("AVX512F", False))
+    return bool(core._multiarray_umath.__cpu_features__.get(name, False))
 
 
 def usable_cores() -> int:
@@ -183,7 +184,8 @@ def usable_cores() -> int:
 
 @contextlib.contextmanager
 def one_core_each() -> Iterator[ThreadPoolExecutor]:
-    """A thread a core, for tasks that hang together in nothing; each product of matrices in them keeps to its own core.
+    """A thread a core, of as many as `init_device` was given, for tasks that hang together in nothing; each product of
+    matrices in them keeps to its own core.
 
     Left to itself BLAS cuts each small product into as many parts as there are cores, whose threads then wait for one
     another with the core busy: on a machine with other work twelve times the processor time. What a product gives does
@@ -191,7 +193,8 @@ def one_core_each() -> Iterator[ThreadPoolExecutor]:
     """
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(usable_cores()) as threads:
+    given = int(os.environ.get("OMP_NUM_THREADS", MOST_TASKS))
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(min(given, usable_cores(), MOST_TASKS)) as threads:
         yield threads
 
 

@@ -16,6 +16,8 @@ from finetune.features.remote.on_ray import check_address
 from finetune.features.usable import draw_split, shortened
 from pretrained.weights import Backbone, load_backbone
 
+MOST_ENLARGED = 1.5  # pictures, to the size that weights were trained with
+
 log = logging.getLogger("finetune")
 
 
@@ -41,14 +43,21 @@ def load_inputs(config: Config) -> tuple[Dataset, Backbone | None]:
             f"{dataset.name}: arrays of pixels; a backbone wants pictures in folders. Use a recipe without a backbone "
             "(finetune/configs), or give --dataset_path a folder of pictures."
         )
-    model = config.model
+    model, side = config.model, config.data.size
     backbone = load_backbone(model.pretrain_ckpt, config.data.mirror_mean, model.beside_last)
     earliest = min(backbone.record.beside_last, default=18)
     if model.cut is not None and earliest < model.cut - 1:
         raise InputError(
             f"model.features block_{earliest} lies before block_{model.cut - 1}, and model.train_from "
-            f"{model.train_from} keeps nothing of what is before that. Leave it out of model.features, or train from "
+            f"{model.train_from} keeps nothing of what is before that. Give --set model.features=last, or train from "
             f"block_{earliest + 1}."
+        )
+    own = min(backbone.record.image.size)
+    if side and side > MOST_ENLARGED * own:
+        log.warning(
+            "data.size %d: %.1f times the %d pixels that these weights were trained with, where accuracy mostly falls. "
+            "Compare with --set data.size=%d",
+            *(side, side / own, own, own),
         )
     return dataset, prepared(backbone, config.data)
 
@@ -57,16 +66,21 @@ def prepared(backbone: Backbone, data: DataConfig) -> Backbone:
     """The backbone with pictures prepared as data.size and data.fit say, the margin of the crop in proportion."""
     image = backbone.record.image
     size = (data.size, data.size) if data.size else image.size
-    resize = image.resize
-    if isinstance(resize, int):
-        resize = round(resize * min(size) / min(image.size))
-    else:
-        resize = tuple(round(side * now / before) for side, now, before in zip(resize, size, image.size))
-    letterbox = image.letterbox
-    if data.fit != "crop":
-        resize, letterbox = size, data.fit == "letterbox"
-    image = replace(image, size=size, resize=resize, letterbox=letterbox)
+    fit, resize = data.fit or fit_of(image), size
+    if fit == "crop":
+        # of weights that see all of a picture there is no margin
+        resize = round(image.resize * min(size) / min(image.size)) if isinstance(image.resize, int) else min(size)
+    elif not data.fit:
+        resize = tuple(round(side * now / before) for side, now, before in zip(image.resize, size, image.size))
+    image = replace(image, size=size, resize=resize, letterbox=fit == "letterbox")
     return replace(backbone, record=replace(backbone.record, image=image))
+
+
+def fit_of(image: ImageSpec) -> str:
+    """The value of data.fit that pictures are prepared by."""
+    if image.letterbox:
+        return "letterbox"
+    return "crop" if isinstance(image.resize, int) else "whole"
 
 
 def in_words(image: ImageSpec) -> str:
@@ -76,10 +90,15 @@ def in_words(image: ImageSpec) -> str:
 
 
 def image_in_short(config: Config, backbone: Backbone | None) -> dict | None:
-    """For metrics.json: the size and fit that were set; None where they are the weights' own."""
-    if backbone is None or not (config.data.size or config.data.fit != "crop"):
+    """For metrics.json: size and fit, where they were set or are not the middle of a picture; else None."""
+    if backbone is None or not image_is_said(config, backbone):
         return None
-    return {"size": list(backbone.record.image.size), "fit": config.data.fit}
+    image = backbone.record.image
+    return {"size": list(image.size), "fit": fit_of(image)}
+
+
+def image_is_said(config: Config, backbone: Backbone) -> bool:
+    return bool(config.data.size or config.data.fit or fit_of(backbone.record.image) != "crop")
 
 
 def log_inputs(config: Config, device: Device, dataset: Dataset, backbone: Backbone | None) -> None:
@@ -96,7 +115,7 @@ def log_inputs(config: Config, device: Device, dataset: Dataset, backbone: Backb
     if backbone:
         log.info("weights: %s: %s", backbone.path, backbone.found_as)
         log.info("facts: %s", backbone.facts_from)
-        if config.data.size or config.data.fit != "crop":
+        if image_is_said(config, backbone):
             log.info("data.size, data.fit: pictures are %s", in_words(backbone.record.image))
         if backbone.record.beside_last:
             blocks = ", ".join(f"block_{number}" for number in backbone.record.beside_last)

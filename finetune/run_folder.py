@@ -31,6 +31,8 @@ PICTURES = Path("pictures", "eval.npy")  # of data sets that are no files
 
 INSIGHT_SECTION = Path("insight", "section.html")  # what the report shows of it
 
+RESULTS = ("report.html", "metrics.json")  # by which a run is known to be finished
+
 NAME_BYTES = 200  # of a run folder, for the disks that allow 255, with room for a number
 
 # Without these entries a file of a run is of no use.
@@ -54,6 +56,8 @@ def create(config: Config, default_name: str) -> Path:
         folder = Path(config.runs_dir) / (name if number == 1 else f"{name}-{number}")
         try:
             folder.mkdir(parents=True, exist_ok=config.exist_ok)
+            for result in RESULTS:  # of a run that was here before, whose settings these are not
+                (folder / result).unlink(missing_ok=True)
             write_text(folder / "config.yaml", to_yaml(config))
             return folder
         except FileExistsError:

@@ -1,7 +1,7 @@
 """The backbone as ONNX: normalised float32 (B, 3, H, W) -> pooled features (B, D), BatchNorm folded; or its first part.
 
-The operators are the plain ones that every runtime has: Conv, Clip (ReLU6), Add, GlobalAveragePool
-and Flatten. The batch is dynamic.
+The operators are the plain ones that every runtime has: Conv, Clip (ReLU6), Add, GlobalAveragePool and Flatten, and for
+the mean with the mirror image Slice, Concat, Split and Mul. The batch is dynamic.
 """
 
 from __future__ import annotations

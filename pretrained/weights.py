@@ -39,11 +39,13 @@ class Backbone:
         return self.network.feature_size
 
 
-def load_backbone(given: str | Path | None, mirror_mean: bool = False, beside_last: tuple[int, ...] = ()) -> Backbone:
+def load_backbone(
+    given: str | Path | None, mirror_mean: bool | None = None, beside_last: tuple[int, ...] | None = None
+) -> Backbone:
     """Load a MobileNetV2 backbone: a file of any known format, a folder that holds one, or a name of the catalog.
 
     A head or optimizer state in the same file is left out. Without anything given it is the backbone that comes with
-    the project. `mirror_mean` and `beside_last` ask for what the facts may say already, see `pretrained.record`.
+    the project. `mirror_mean` and `beside_last` go before the facts, see `pretrained.record`.
 
     Raises:
         InputError: no such file, not readable, or of another network.
@@ -54,8 +56,8 @@ def load_backbone(given: str | Path | None, mirror_mean: bool = False, beside_la
     found = recognise(path, file.arrays)
     facts = find_facts(path, file, found)
     record = facts.record
-    asked = {"mirror_mean": mirror_mean or record.mirror_mean, "beside_last": beside_last or record.beside_last}
-    record = replace(record, **asked)
+    asked = {"mirror_mean": mirror_mean, "beside_last": beside_last}
+    record = replace(record, **{name: value for name, value in asked.items() if value is not None})
     network = network_of(record)
     load_strict(network, found.arrays, path, advice(found))
     freeze(network)

@@ -16,6 +16,7 @@ from datasets.image import (
     odd_tone,
     resize,
     to_array,
+    without_margin,
 )
 
 SPEC = ImageSpec(size=(8, 8), resize=10, mean_unit=(0.5, 0.4, 0.3), std_unit=(0.1, 0.2, 0.4))
@@ -117,6 +118,16 @@ def test_a_picture_that_shows_next_to_nothing_is_noticed(levels, tone):
     found = odd_tone(image)
     assert found is None if tone is None else found.startswith(tone)
     assert odd_tone(np.full((64, 64, 3), (200, 10, 90), np.uint8)) == "one flat tone"
+
+
+@pytest.mark.parametrize("size", [(40, 13), (13, 40), (7, 7), (4000, 3)])
+def test_the_margin_of_a_letterbox_is_no_part_of_the_picture(size):
+    spec = replace(SPEC, size=(33, 20), resize=(33, 20), letterbox=True)
+    content = as_bytes(flat("RGB", (250, 10, 20), size))
+    image = to_array(content, spec)
+    shown = without_margin(image, size, spec)
+    assert (shown == (250, 10, 20)).all() and (image != (250, 10, 20)).any(2).sum() == 33 * 20 - shown[..., 0].size
+    assert odd_tone(shown) == "one flat tone" and without_margin(image, size, SPEC) is image
 
 
 def test_a_spec_survives_json_types():

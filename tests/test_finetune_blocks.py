@@ -31,7 +31,13 @@ WHOLE = (pytest.mark.slow, pytest.mark.timeout(3600))  # to compile 19 blocks an
 
 
 def settings(train_from, place, pictures, backbone, cache) -> list:
-    values = {"data.views": "false", "data.views_per_picture": 2, "model.train_from": train_from, "train.epochs": 4}
+    values = {
+        "data.views": "false",
+        "data.valid_fraction": 0.5,
+        "data.views_per_picture": 2,
+        "model.train_from": train_from,
+        "train.epochs": 4,
+    }
     tail = {"epochs": 5, "batch_size": 4, "learning_rate": 0.001}
     values |= {f"train.tail.{name}": value for name, value in tail.items()}
     places = [

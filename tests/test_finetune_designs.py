@@ -21,6 +21,7 @@ from finetune.config_values import flatten
 from finetune.evaluation import compare
 from finetune.features.resample import resampled, smote
 from finetune.features.usable import thinned
+from finetune.run_folder import create
 from finetune.trained import Trained, load_trained
 from finetune.training.cost import cost
 from finetune.training.ensemble import Ensemble, assembled, make_trainer
@@ -366,6 +367,15 @@ def trainings(monkeypatch):
 
     monkeypatch.setattr(compare.subprocess, "run", train)
     return begun
+
+
+def test_a_run_that_begins_anew_in_its_folder_is_not_finished(tmp_path):
+    config = load_config(None, {"runs_dir": str(tmp_path), "name": "net", "exist_ok": True})
+    run = create(config, "other")
+    for name in ("report.html", "metrics.json", "notes.txt"):
+        (run / name).touch()
+    assert create(config, "other") == run
+    assert sorted(path.name for path in run.iterdir()) == ["config.yaml", "notes.txt"]
 
 
 def test_only_a_run_with_the_same_settings_is_not_repeated(trainings, tmp_path, capsys):

@@ -40,7 +40,7 @@ def test_an_unknown_platform_lists_the_known():
 @pytest.fixture
 def x86(monkeypatch):
     monkeypatch.setattr(device.host, "machine", lambda: "x86_64")
-    monkeypatch.setattr(device, "has_avx512", lambda: True)
+    monkeypatch.setattr(device, "has_feature", lambda name: name == "AVX512F")
     monkeypatch.delenv(device.GUARD_VARIABLE, raising=False)
     return monkeypatch
 
@@ -57,7 +57,7 @@ def test_the_guard_never_overrides_the_user(x86):
 
 
 def test_the_guard_is_not_set_without_avx512_or_x86(x86):
-    x86.setattr(device, "has_avx512", lambda: False)
+    x86.setattr(device, "has_feature", lambda name: False)
     assert "no AVX-512" in set_kernel_guard()
     x86.setattr(device.host, "machine", lambda: "arm64")
     assert "not an x86" in set_kernel_guard()

@@ -347,3 +347,9 @@ def test_what_is_odd_about_a_picture_is_known_from_the_cache_too(pictures, cache
     first, second = run(pictures, cache), run(pictures[::-1], cache)
     assert first.tones == {5: "one flat tone", 7: "less than a sixteenth of the range of brightness"}
     assert second.computed == 0 and second.tones == {14: first.tones[5], 12: first.tones[7]}
+
+
+def test_a_flat_picture_is_flat_in_a_letterbox_too(pictures, cache):
+    Image.new("RGB", (60, 40), "white").save(pictures[5])
+    boxed = replace(TOY_SPEC, resize=TOY_SPEC.size, letterbox=True)
+    assert run(pictures, cache, weights=backbone(spec=boxed)).tones == {5: "one flat tone"}

@@ -17,7 +17,8 @@ from datasets.image import ImageSpec, load_images
 from export.predictors import load_predictor
 from export.run_predictor import RunPredictor
 from finetune.config import DataConfig, load_config
-from finetune.inputs import load_inputs, prepared
+from finetune.inputs import image_in_short, load_inputs, prepared
+from finetune.run_folder import MOBILENETV2, ckpt_path
 from finetune.trained import load_trained
 from pretrained.weights import load_backbone
 
@@ -137,6 +138,28 @@ def test_blocks_are_trained_under_the_same_features(finished_run, place):
     assert min(value for name, value in moved.items() if int(name.split(".")[1]) >= 16) > 0
 
 
+def test_how_a_run_looked_goes_on_with_its_weights_unless_told_otherwise(finished_run, place, caplog):
+    def loaded(**settings):
+        given = {"data.dataset_path": str(place / "toys"), "cache_dir": str(place / "cache")}
+        given |= {"model.pretrain_ckpt": str(ckpt_path(finished_run.folder, MOBILENETV2)), **settings}
+        config = load_config(None, given)
+        backbone = load_inputs(config)[1]
+        return backbone.record, image_in_short(config, backbone)
+
+    record, said = loaded()
+    assert record.mirror_mean and record.beside_last == (15, 17) and said == {"size": [64, 64], "fit": "letterbox"}
+    record, said = loaded(**{"data.size": 96})
+    assert record.image.letterbox and said == {"size": [96, 96], "fit": "letterbox"} and not caplog.records
+    told = {"data.fit": "crop", "data.mirror_mean": "false", "model.features": "last", "model.train_from": "block_18"}
+    record, said = loaded(**told)
+    assert not record.mirror_mean and record.beside_last == () and said == {"size": [64, 64], "fit": "crop"}
+    assert not record.image.letterbox and record.image.resize == 64
+    loaded(**{"data.size": 128})
+    assert "data.size 128: 2.0 times the 64 pixels" in caplog.text
+    with pytest.raises(InputError, match=r"Give --set model\.features=last"):
+        loaded(**{"model.train_from": "block_18"})
+
+
 def test_features_of_blocks_before_the_cut_are_refused(place):
     given = {"data.dataset_path": str(place / "toys"), "model.pretrain_ckpt": str(place / "toy.ckpt")}
     given |= {"model.train_from": "block_17", "model.features": "block_15,last", "cache_dir": str(place / "cache")}
@@ -160,7 +183,7 @@ def test_what_cannot_be_is_refused(settings, words):
         load_config(None, settings)
 
 
-def test_fit_replaces_what_the_weights_do_and_crop_leaves_it(place):
+def test_fit_replaces_what_the_weights_do(place):
     backbone = load_backbone(place / "toy.ckpt")
     boxed = prepared(backbone, DataConfig(fit="letterbox"))
     assert boxed.record.image.letterbox and boxed.record.image.resize == boxed.record.image.size == (32, 32)

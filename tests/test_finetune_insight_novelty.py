@@ -11,7 +11,17 @@ from conftest import call
 from PIL import Image
 
 from datasets.base import InputError
-from finetune.insight.novelty import FILE, Moments, Novelty, fit_novelty, gaussian, load_novelty, unit, upper_bound
+from finetune.insight.novelty import (
+    FILE,
+    Moments,
+    Novelty,
+    dealt,
+    fit_novelty,
+    gaussian,
+    load_novelty,
+    unit,
+    upper_bound,
+)
 from finetune.run_folder import MOBILENETV2, ckpt_path
 
 
@@ -80,6 +90,24 @@ def test_few_rows_give_numbers_and_two_or_equal_ones_an_error():
             fit_novelty(x.astype(np.float32), np.arange(len(x)))
     with pytest.raises(ValueError, match="one group"):
         fit_novelty(np.eye(4, 5, dtype=np.float32), np.zeros(4, int))
+    with pytest.raises(ValueError, match="19 validation pictures, of 20"):
+        fit_novelty(x, np.arange(7), rng.normal(size=(19, 50)).astype(np.float32))
+
+
+def test_uneven_groups_are_dealt_evenly_or_refused():
+    """A Gaussian of the few rows beside a large group would find the others far off, and nothing else ever again."""
+    rng = np.random.default_rng(0)
+    x, others = (rng.normal(size=(200, 40)).astype(np.float32) + shift for shift in (0, 1))
+    for of_first in (199, 197, 150):
+        groups = np.where(np.arange(200) < of_first, 0, np.arange(200))
+        with pytest.raises(ValueError, match="more than half of the training pictures"):
+            fit_novelty(x, groups)
+    sizes = [90, 60, 20, 10, 10, 5, 5]
+    fold = dealt(np.repeat(np.arange(7), sizes), seed=0)
+    assert sorted(np.bincount(fold)) == [15, 15, 20, 60, 90]
+    assert all(len(set(part)) == 1 for part in np.split(fold, np.cumsum(sizes)[:-1]))
+    novelty = fit_novelty(x, np.repeat(np.arange(7), sizes))
+    assert (novelty(others) > 1).mean() > 0.9
 
 
 @pytest.fixture
@@ -108,7 +136,7 @@ def test_what_is_saved_is_read_back_and_only_beside_its_own_weights(copied, capl
 
 def test_a_file_of_an_earlier_version_is_left_out_with_a_word(copied, caplog):
     np.savez(copied / FILE, rows=np.eye(3, dtype=np.float16), threshold=np.float64(0.3))
-    assert load_novelty(copied) is None and "not of this CKPT" in caplog.text
+    assert load_novelty(copied) is None and "of an earlier version" in caplog.text
 
 
 def test_predict_says_what_is_unlike_the_training_pictures(finished, copied, toy_pictures, tmp_path):

@@ -2,6 +2,8 @@
 
 import logging
 import shutil
+import stat
+import sys
 
 import mindspore as ms
 import numpy as np
@@ -10,15 +12,15 @@ from mindspore import nn
 from test_finetune_training_tail import nothing_compiled
 
 from finetune.layers import compiled
-from finetune.layers.compiled import Kernels, build, layer_of
+from finetune.layers.compiled import Kernels, layer_of, library, load_kernels
 from pretrained.fold import Convolution
 
 needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="the kernels are built with g++")
 
 
 @pytest.fixture(scope="module")
-def kernels(tmp_path_factory):
-    return Kernels(build(tmp_path_factory.mktemp("kernels")))
+def kernels():
+    return Kernels(library())
 
 
 class Weighed(nn.Cell):
@@ -115,27 +117,62 @@ def test_layers_are_the_same_in_a_compiled_graph(kernels):
 
 
 @needs_compiler
-def test_kernels_are_built_once(tmp_path, monkeypatch):
-    library = build(tmp_path)
+def test_kernels_are_built_once_in_a_folder_of_their_users_alone(monkeypatch):
+    found = library()
     monkeypatch.setattr(compiled.subprocess, "run", None)
-    assert build(tmp_path) == library and list(tmp_path.iterdir()) == [library]
+    assert library() == found and list(found.parent.iterdir()) == [found]
+    assert stat.S_IMODE(found.parent.stat().st_mode) == 0o700
 
 
-@pytest.mark.parametrize(("compiler", "said"), [(None, "no C++ compiler"), ("no such program", "no such program")])
-def test_without_a_compiler_layers_are_mindspores(tmp_path, monkeypatch, caplog, compiler, said):
+@pytest.fixture
+def nothing_built(monkeypatch):
+    """No library of this process yet."""
     monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.setattr(compiled.shutil, "which", lambda name: compiler)
+    library.cache_clear()
+    yield monkeypatch
+    library.cache_clear()
+
+
+@pytest.mark.parametrize(("compiler", "said"), [(None, "install g++"), ("no such program", "no such program")])
+def test_without_a_compiler_layers_are_mindspores(nothing_built, caplog, compiler, said):
+    nothing_built.setattr(compiled.shutil, "which", lambda name: compiler)
     with caplog.at_level(logging.INFO, logger="finetune"):
-        assert build(tmp_path) is None
+        assert load_kernels() is None
     (line,) = caplog.messages
     assert "MindSpore's own" in line and said in line
 
 
-@needs_compiler
-def test_a_compiler_that_fails_stops_nothing(tmp_path, monkeypatch, caplog):
-    source = tmp_path / "broken.cc"
-    source.write_text("int main( {", encoding="utf-8")
-    monkeypatch.setattr(compiled, "SOURCE", source)
+SAYS = "#!/bin/sh\nprintf '\\261\\340: it cannot\\nbe' >&2; exit 1\n"  # not UTF-8
+SAYS_NOTHING = "#!/bin/sh\nexit 3\n"
+MAKES_NO_LIBRARY = '#!/bin/sh\nfor last; do :; done; echo "text" > "$last"\n'
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="kernels are for Linux")
+@pytest.mark.parametrize(
+    ("script", "said"), [(SAYS, ": it cannot"), (SAYS_NOTHING, "cxx: 3"), (MAKES_NO_LIBRARY, "kernels.so")]
+)
+def test_a_compiler_that_fails_stops_nothing(nothing_built, tmp_path, caplog, script, said):
+    path = tmp_path / "cxx"
+    path.write_text(script, encoding="utf-8")
+    path.chmod(0o700)
+    nothing_built.setenv("CXX", str(path))
     with caplog.at_level(logging.INFO, logger="finetune"):
-        assert build(tmp_path / "cache") is None
-    assert "broken.cc" in caplog.text and not list((tmp_path / "cache").iterdir())
+        assert load_kernels() is None
+    (line,) = caplog.messages
+    assert line.startswith("layers: MindSpore's own") and said in line and "\n" not in line
+
+
+def test_other_systems_have_none(nothing_built, caplog):
+    nothing_built.setattr(compiled.sys, "platform", "darwin")
+    with caplog.at_level(logging.INFO, logger="finetune"):
+        assert load_kernels() is None
+    assert "Linux" in caplog.text
+
+
+@needs_compiler
+@pytest.mark.parametrize("count", [8, 3])  # a whole vector, and less
+def test_what_is_no_number_stays_none(kernels, count):
+    x = np.array([[np.nan] + [1.0] * (count - 1)], np.float32)
+    bias, top = ms.Tensor(np.zeros(1, np.float32)), ms.Tensor(np.array([6.0], np.float32))
+    found = kernels.bias(ms.Tensor(x), bias, top).asnumpy()
+    assert np.isnan(found[0, 0]) and (found[0, 1:] == 1).all()

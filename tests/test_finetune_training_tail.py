@@ -100,7 +100,7 @@ def test_products_with_kernels_behind_them_are_the_same(tmp_path, backbone):
     rng = np.random.default_rng(0)
     x = rng.normal(0, 1, (11, blocks[0].convolutions[0].weight.shape[1], 2, 3)).astype(np.float16)
     found = []
-    for tail in (tail_of(backbone, 16, x.shape, Head(D, CLASSES), tmp_path), network_of(backbone, 16, (2, 3))):
+    for tail in (tail_of(backbone, 16, x.shape, Head(D, CLASSES)), network_of(backbone, 16, (2, 3))):
         tail.set_train()
         assert not tail.by_kernels  # no block on large maps
         with nothing_compiled():
@@ -120,7 +120,7 @@ def test_products_with_kernels_behind_them_are_the_same(tmp_path, backbone):
 def test_the_gradient_of_the_whole_network_is_that_of_the_plain_one(tmp_path, pad_mode):
     backbone, rng = toy(tmp_path, pad_mode), np.random.default_rng(0)
     pixels = rng.integers(0, 256, (6, 64, 64, 3), np.uint8)
-    tail = tail_of(backbone, 0, pixels.shape, Head(D, CLASSES), tmp_path / "cache")
+    tail = tail_of(backbone, 0, pixels.shape, Head(D, CLASSES))
     plain = nn.SequentialCell(FoldedMobileNetV2(fold(backbone.network), pad_mode), Head(D, CLASSES))
     assert tail.by_kernels and tail.convolved == 5  # in front of them stand 64, 32, 32, 16 and 16 pixels of a side
     factors = ms.Tensor(rng.normal(size=(6, CLASSES)).astype(np.float32))

@@ -28,7 +28,7 @@ if __name__ == "__main__":
     head.dense.weight.set_data(ms.Tensor(head_weights(y, backbone.feature_size)))
     settings = TailConfig(epochs=1000, batch_size=given.batch_size, warmup=0.0)  # so many that the rate hardly falls
     trainer = Trainer(
-        tail_of(backbone, given.cut, x.shape, head, given.place),
+        tail_of(backbone, given.cut, x.shape, head),
         *((x, y), (x[:0], y[:0]), tail_training(TrainConfig(tail=settings)), int(y.max()) + 1, 1),
         partial(tail_optimizer, tail=settings),
     )

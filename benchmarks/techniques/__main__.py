@@ -107,7 +107,7 @@ class Data:
         classes, backbone = len(self.dataset.classes), self.backbone
         x, none = cut_rows(config, self.device, self.dataset, backbone, self.split)
         head = Head(backbone.feature_size, classes)
-        tail = tail_of(backbone, config.model.cut, x.shape, head, config.cache_dir)
+        tail = tail_of(backbone, config.model.cut, x.shape, head)
         make = partial(tail_optimizer, tail=config.train.tail)
         rows = (x, self.y), (none, self.y[:0])
         trainer = Trainer(tail, *rows, tail_training(config.train), classes, config.seed, make)

@@ -2,9 +2,9 @@
 
     python -m benchmarks.techniques.few --dataset_path PICTURES --pretrain_ckpt MOBILENETV2_1.0.ckpt
 
-For each seed other pictures are drawn of each class, a tenth of them to validate; each recipe learns from the same
-ones, and is judged by all evaluation pictures. Prints the mean difference to the linear head, in points, with its 95 %
-interval over the seeds (Student's t).
+For each seed other pictures are drawn of each class (so many of the smallest, the same share of the others), a tenth of
+them to validate; each recipe learns from the same ones, and is judged by all evaluation pictures. Prints the mean
+difference to the linear head, in points, with its 95 % interval over the seeds (Student's t).
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+
+from datasets.load import load
 
 CHECKOUT = Path(__file__).parents[2]
 RECIPES = {
@@ -31,13 +33,17 @@ LINEAR = "linear head"
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.techniques.few", description=__doc__.split("\n")[0])
     parser.add_argument("--dataset_path", required=True, help="photographs, <root>/train/<class> among them")
-    parser.add_argument("--pretrain_ckpt", help="weights; the embedded ones if not given")
+    parser.add_argument("--pretrain_ckpt", required=True, help="weights for 224 pixels, which the recipes are for")
+    parser.add_argument("--cache_dir", default="cache", help="where computed features are kept")
     parser.add_argument("--pictures", type=int, default=20, help="a class, to train and to validate: 20")
     parser.add_argument("--seeds", type=int, default=5, help="5")
     given = parser.parse_args()
-    smallest = min(len(list(folder.iterdir())) for folder in Path(given.dataset_path, "train").iterdir())
+    dataset = load(given.dataset_path, given.cache_dir)
+    smallest = np.bincount(dataset.labels[np.array(dataset.parts) == "train"]).min()
+    if given.pictures > smallest or given.seeds < 2:
+        parser.error(f"--pictures: the smallest class has {smallest}; --seeds: 2 or more give an interval")
     common = ["--dataset_path", given.dataset_path, "--set", f"data.fraction={given.pictures / smallest}"]
-    common += ["--pretrain_ckpt", given.pretrain_ckpt] if given.pretrain_ckpt else []
+    common += ["--pretrain_ckpt", given.pretrain_ckpt, "--cache_dir", given.cache_dir]
     found = {name: [] for name in (LINEAR, *RECIPES)}
     for seed in range(1, given.seeds + 1):
         for name in found:

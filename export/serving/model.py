@@ -18,6 +18,7 @@ from datasets.image import ImageSpec
 from export.key import right_key
 from export.manifest import ANEW, FLOAT, MANIFEST, NOVELTY, PROBABILITIES, check_unchanged, read_manifest
 from export.predictors import Seen
+from export.verdict import NOVELTY_TOLERANCE, novelty_difference
 from export.writers.class_maps import MAPS
 from finetune.device import init_device, let_ctrl_c_through, usable_cores, without_kernel_guard
 from finetune.insight.novelty import load_novelty
@@ -182,7 +183,7 @@ def unchanged(bundle: Path, name: str, manifest: dict) -> Path:
 
 
 def check_golden(served: Served) -> None:
-    """The golden pictures' stored inputs must give their stored probabilities."""
+    """The golden pictures' stored inputs must give their stored probabilities and novelties."""
     try:
         expected = read_json(served.bundle / "golden" / "expected.json", ANEW, {"pictures": list, "tolerance": float})
         pictures = expected["pictures"]
@@ -190,11 +191,17 @@ def check_golden(served: Served) -> None:
             return
         images = np.stack([np.load(served.bundle / "golden" / picture["image"]) for picture in pictures])
         wanted = np.array([[picture["probabilities"][name] for name in served.classes] for picture in pictures])
+        novelties = None
+        if served.novelty_threshold is not None:
+            novelties = np.array([picture["novelty"] for picture in pictures])
     except Exception as error:  # NumPy raises nearly any type on a damaged head
         raise InputError(f"{served.bundle / 'golden'}: not readable ({error}). {ANEW}") from error
-    difference = np.abs(served(images).probabilities - wanted).max()
+    found = served(images)
+    difference = np.abs(found.probabilities - wanted).max()
     if not difference <= expected["tolerance"]:
         raise InputError(
             f"{served.source}: on the golden pictures probabilities differ by up to {difference:.1e} from those of the "
             f"trained network, allowed {expected['tolerance']:.0e}. Export the run again."
         )
+    if novelties is not None and not novelty_difference(novelties, found.novelty) <= NOVELTY_TOLERANCE:
+        raise InputError(f"{served.source}: on the golden pictures it tells another novelty. Export the run again.")

@@ -18,7 +18,7 @@ LINEAR_HEAD = ["GlobalAveragePool", "Flatten", "Gemm", "Softmax"]  # the end of 
 
 
 def with_class_maps(model: ModelProto) -> bool:
-    """Give an exported graph a second output: maps (B, C, H', W'), the head at each place of the last feature map.
+    """Give an exported graph one more output: maps (B, C, H', W'), the head at each place of the last feature map.
 
     Returns False, and leaves the graph as it is, where it does not end in pooling and a linear head: behind a
     hidden layer the average of what each place says is not what the network says.

@@ -273,7 +273,8 @@ def _chosen(metrics: dict) -> list[str]:
             found = (
                 f"chosen by cross-validation on the training pictures, {100 * head['accuracy']:.1f} % right out of fold"
             )
-        lines.append(f"Head: {head['kind']}, strength {head['strength']:g}; {found}")
+        what = "Head that the blocks' training began with" if "linear_head" in metrics else "Head"
+        lines.append(f"{what}: {head['kind']}, strength {head['strength']:g}; {found}")
     if image:
         height, width = image["size"]
         lines.append(f"The network sees {width} x {height} pixels: {FITS[image['fit']]}")

@@ -33,7 +33,7 @@ def no_better_than(metrics: dict) -> str | None:
         "Look at figures/curves.png: where the loss jumps or rises, lower train.learning_rate; where it still falls, "
         "raise train.epochs; and look whether the labels are right."
     )
-    if metrics.get("head"):  # solved for: there is no rate and no epoch
+    if metrics.get("head") and "linear_head" not in metrics:  # solved for: there is no rate and no epoch
         remedy = "Look whether the labels are right, and whether more pictures would help: python -m finetune insight."
     return f"warning: the {learnt(metrics)} is not better than {reached}. {remedy}"
 

@@ -21,7 +21,7 @@ import numpy as np
 from datasets.base import cannot_read
 from datasets.decoding.decode import decode, read_file
 from datasets.decoding.formats import DamagedPicture
-from datasets.image import ImageSpec, enough_for, odd_tone
+from datasets.image import ImageSpec, enough_for, odd_tone, without_margin
 from datasets.progress import Progress
 from finetune.features.views import Views
 
@@ -64,7 +64,7 @@ def compute(
             for _, view in several:
                 images.append(views.draw(decoded, spec, key, view))
                 good.append(views.key(key, view))
-                if not view and (tone := odd_tone(images[-1])):
+                if not view and (tone := odd_tone(without_margin(images[-1], decoded.size, spec))):
                     tones[key] = tone
         if images:
             chunks.add(good, engine(np.stack(images)), tones)

@@ -1,7 +1,7 @@
 """Small pictures, and what can be told of a picture without a label: dark, bright, blurred, tiny, long, grey.
 
-Each file is decoded once, reduced while it is decoded, so that this costs milliseconds a picture. The bounds of the
-slices are numbers anybody can check, and not quantiles: of a set of bright pictures none is dark.
+A file is decoded once for all of this, reduced while it is decoded, so that it costs milliseconds a picture. The bounds
+of the slices are numbers anybody can check, and not quantiles: of a set of bright pictures none is dark.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def novelty_of_a_run(
             from new ones, so that the threshold is that of the validation pictures.
     """
     (folder / novelty.FILE).unlink(missing_ok=True)  # of a run that was here before
-    if config.model.backbone is None or (tuned and not len(split.valid)):
+    if config.model.backbone is None:
         return None
     if found.rows.nbytes > HELD_BYTES:
         log.info("novelty: left out, for it would hold %.1f GB of features in memory", found.rows.nbytes / 1e9)
@@ -71,6 +71,9 @@ def novelty_of_a_run(
             fitted = novelty.fit_novelty(found.rows[rows], groups[rows], seed=config.seed)
         fitted.save(folder)
         unlike = fitted(tuned["eval"] if tuned else found.rows[split.eval]) > novelty.THRESHOLD
+    except ValueError as error:
+        log.info("novelty: left out: %s", error)
+        return None
     except Exception as error:  # a by-product never costs the product
         log.warning("novelty: failed (%s: %s)", type(error).__name__, error)
         return None

@@ -26,15 +26,15 @@ from datasets.base import InputError
 from datasets.files import replace_file
 from finetune.run_folder import MOBILENETV2, again, ckpt_path
 
-FILE = (
-    "novelty.npz"  # in the run folder: the arrays of a `Novelty`, and the sha256 of the CKPT whose features they are of
-)
+# In the run folder: the arrays of a `Novelty`, and the sha256 of the CKPT whose features they are of.
+FILE = "novelty.npz"
 AXES = 64  # at most: with as many, or twice as many, training pictures tell others best out of fold
 THRESHOLD = 1.0  # of novelty
 KEPT_SHARE = 0.99  # of the training rows that are not unlike the others
 FOLDS = 5
 LEAST_LENGTH = 1e-12  # of features
 MOST_SCALE = 1e9  # variances below 1e-9 are those of rounding
+LEAST_HELD_OUT = 20  # rows: the largest of fewer is passed by more than one new picture in 20 of the same kind
 TURNS = 8  # of the search for axes; more change nothing that can be measured
 
 log = logging.getLogger("finetune")
@@ -78,12 +78,12 @@ def load_novelty(run: Path) -> Novelty | None:
     path = run / FILE
     if not path.is_file():
         return None
+    wanted = ckpt_digest(run)
     try:
         with np.load(path) as file:
-            if str(file.get("ckpt")) != ckpt_digest(run):
-                log.warning(
-                    "%s: not of this CKPT: what is unlike the training pictures is not told. %s", path, again(run)
-                )
+            if "ckpt" not in file or str(file["ckpt"]) != wanted:
+                why = "not of this CKPT" if "ckpt" in file else "of an earlier version"
+                log.warning("%s: %s: what is unlike the training pictures is not told. %s", path, why, again(run))
                 return None
             found = Novelty(file["mean"], file["axes"], float(file["scale"]))
         if found.axes.shape[:1] != found.mean.shape or not found.scale > 0:
@@ -107,22 +107,38 @@ def fit_novelty(x: np.ndarray, groups: np.ndarray, held_out: np.ndarray | None =
             may tell them from new ones.
 
     Raises:
-        ValueError: nothing can be told from so few rows, or from equal ones, or of one group.
+        ValueError: nothing can be told from so few rows, or from equal ones, or where most are of one group.
     """
     x = unit(x)
     whole = Moments.of(x)
     found = gaussian(whole, x)
-    names, place = np.unique(groups, return_inverse=True)
-    if found.scale > MOST_SCALE or len(names) < 2:
-        raise ValueError("too few training pictures, or of the same features, or of one group")
+    if found.scale > MOST_SCALE:
+        raise ValueError("the training pictures are too few, or have the same features")
     if held_out is not None:
+        if len(held_out) < LEAST_HELD_OUT:
+            raise ValueError(
+                f"blocks were trained, and {len(held_out)} validation pictures, of {LEAST_HELD_OUT}, give no threshold"
+            )
         return found.within(upper_bound(found(held_out)))
-    fold = np.random.default_rng(seed).permutation(len(names))[place] % min(FOLDS, len(names))
+    fold = dealt(groups, seed)
+    if np.bincount(fold).max() > math.ceil(len(x) / 2):
+        raise ValueError("more than half of the training pictures are of one group")
     distances = np.empty(len(x), np.float32)
     for number in range(fold.max() + 1):
         out = fold == number
         distances[out] = gaussian(whole.without(Moments.of(x[out])), x[~out])(x[out])
     return found.within(upper_bound(distances))
+
+
+def dealt(groups: np.ndarray, seed: int) -> np.ndarray:
+    """int (N,): the fold of each row, whose group stays together; the larger ones first, into the smallest fold."""
+    names, place, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(names))
+    fold, rows = np.empty(len(names), int), np.zeros(min(FOLDS, len(names)), int)
+    for group in order[np.argsort(-sizes[order], kind="stable")]:
+        fold[group] = rows.argmin()
+        rows[fold[group]] += sizes[group]
+    return fold[place]
 
 
 @dataclass(frozen=True)

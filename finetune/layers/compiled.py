@@ -10,18 +10,23 @@ Letters: C channels, B pictures a batch, H x W pixels, H' x W' behind a stride.
 
 from __future__ import annotations
 
-import hashlib
+import atexit
+import ctypes
 import logging
 import os
-import platform as host
+import shlex
 import shutil
 import subprocess
+import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
+from finetune.device import has_feature
 from pretrained.fold import Convolution
 
 SOURCE = Path(__file__).with_name("kernels.cc")
@@ -33,34 +38,43 @@ TAPS = 9  # of a 3x3 kernel
 log = logging.getLogger("finetune")
 
 
-def build(folder: Path) -> Path | None:
-    """The library in `folder`, compiled once; None, and a line in the log, where that cannot be."""
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
-    if not compiler:
-        log.info(
-            "layers: MindSpore's own, which on large maps take nearly twice the time: there is no C++ compiler (g++)"
-        )
-        return None
-    command = [compiler, *FLAGS, *(OF_AVX2 if has_avx2() else ())]
-    digest = hashlib.sha256(SOURCE.read_bytes() + " ".join((*command, host.machine())).encode()).hexdigest()
-    library = folder.resolve() / f"kernels-{digest[:16]}.so"
-    made = library.with_suffix(f".{os.getpid()}")
+def load_kernels() -> Kernels | None:
+    """None, and a line in the log that says why, where this machine or MindSpore cannot have them."""
     try:
-        if not library.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            subprocess.run([*command, str(SOURCE), "-o", str(made)], check=True, capture_output=True, encoding="utf-8")
-            made.replace(library)
-    except (OSError, subprocess.CalledProcessError) as error:
-        reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[0]
-        log.info("layers: MindSpore's own, which on large maps take nearly twice the time: %s: %s", compiler, reason)
+        found = Kernels(library())
+    except Exception as error:  # MindSpore raises any type where it takes no operators from outside
+        reason = str(error).strip().partition("\n")[0]
+        log.info("layers: MindSpore's own, which train more slowly than kernels of ours: %s", reason)
         return None
-    return library
+    log.info("layers: with kernels of our own, built by %s", compiler())
+    return found
 
 
-def has_avx2() -> bool:
-    """As NumPy's own kernel dispatch sees the processor."""
-    core = getattr(np, "_core", None) or np.core
-    return bool(core._multiarray_umath.__cpu_features__.get("AVX2", False))
+@cache
+def library() -> Path:
+    """Compiled for this process, into a folder that is its user's alone: what runs here is never what others left.
+
+    Raises:
+        OSError: there is no compiler, it fails, or this machine does not load what it made.
+    """
+    if sys.platform != "linux":
+        raise OSError("MindSpore takes them on Linux only")
+    if not compiler():
+        raise OSError("there is no C++ compiler; install g++, or set CXX")
+    folder = Path(tempfile.mkdtemp(prefix="kernels-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    made = folder / "kernels.so"
+    flags = [*FLAGS, *(OF_AVX2 if has_feature("AVX2") else ())]
+    command = [*shlex.split(compiler()), *flags, str(SOURCE), "-o", str(made)]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
+    if done.returncode:
+        raise OSError(f"{compiler()}: {done.stderr.strip() or done.returncode}")
+    ctypes.CDLL(str(made))
+    return made
+
+
+def compiler() -> str | None:
+    return os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
 
 
 class Kernels:
@@ -140,7 +154,8 @@ def layer_of(convolution: Convolution, size: tuple[int, int], pad_mode: str, ker
 
 
 class Layer(nn.Cell):
-    """A folded convolution: in training (C, H, W, B) -> (C', H', W', B), else (B, C, H, W) by MindSpore's own."""
+    """A folded convolution: in training (C, H, W, B) -> (C', H', W', B) by the `quick` of its kind, else (B, C, H, W)
+    by MindSpore's own."""
 
     def __init__(self, convolution: Convolution, size: tuple[int, int], pad_mode: str, kernels: Kernels):
         super().__init__()

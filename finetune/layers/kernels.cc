@@ -14,12 +14,11 @@ typedef int32_t Mask __attribute__((vector_size(4 * kLanes)));
 template <typename V> inline V Load(const float* at) { V v; std::memcpy(&v, at, sizeof v); return v; }
 template <typename V> inline void Store(float* at, V v) { std::memcpy(at, &v, sizeof v); }
 
-// At most `top`, and not below 0; as it is where top is 0.
-inline float Clip(float v, float top) { return top > 0 ? std::min(std::max(v, 0.f), top) : v; }
-inline Vector Clip(Vector v, float top) {
+// At most `top`, and not below 0; as it is where top is 0. What is no number stays none, so that a loss tells it.
+template <typename V> inline V Clip(V v, float top) {
   if (top <= 0) return v;
-  v = v > 0 ? v : Vector{};
-  return v < top ? v : Vector{} + top;
+  v = v < 0 ? V{} : v;
+  return v > top ? V{} + top : v;
 }
 
 // The gradient behind Clip: nothing comes through where y lies at 0 or at the top.

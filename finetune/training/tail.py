@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import mindspore as ms
 import numpy as np
@@ -21,14 +20,13 @@ from mindspore import nn, ops
 
 from datasets.image import ImageSpec, mean_and_std
 from finetune.config import TailConfig, TrainConfig
-from finetune.layers.compiled import TAPS, TOP, Kernels, build, layer_of, zeros_before
+from finetune.layers.compiled import TAPS, TOP, Kernels, layer_of, load_kernels, zeros_before
 from finetune.training.networks import Head
 from finetune.training.optimizers import AdamW
 from pretrained.fold import Block, Convolution, convolution_cells, fold
 from pretrained.weights import Backbone
 
 LARGEST_SIDE = 14  # of a map whose depthwise convolutions are matrices: 196 x 196 a channel
-KERNELS = "kernels"  # folder in the cache
 
 
 class Tail(nn.Cell):
@@ -112,14 +110,12 @@ class Tail(nn.Cell):
         return blocks
 
 
-def tail_of(backbone: Backbone, cut: int, shape: tuple[int, ...], head: Head, cache_dir: str | Path) -> Tail:
-    """For rows of `shape` in front of block `cut`: (N, C, H, W), in front of block 0 (N, H, W, 3). The kernels
-    are built in the cache."""
+def tail_of(backbone: Backbone, cut: int, shape: tuple[int, ...], head: Head) -> Tail:
+    """For rows of `shape` in front of block `cut`: (N, C, H, W), in front of block 0 (N, H, W, 3)."""
     blocks, record = fold(backbone.network)[cut:], backbone.record
     image, size = (record.image, shape[1:3]) if cut == 0 else (None, shape[2:])
-    library = build(Path(cache_dir, KERNELS)) if on_cpu() else None
     beside_last = [number + 1 - cut for number in record.beside_last]
-    return Tail(blocks, size, record.pad_mode, head, beside_last, image, Kernels(library) if library else None)
+    return Tail(blocks, size, record.pad_mode, head, beside_last, image, load_kernels() if on_cpu() else None)
 
 
 def on_cpu() -> bool:
@@ -155,8 +151,8 @@ def tail_optimizer(network: Tail, config: TrainConfig, rates: np.ndarray, tail: 
 
 def product_cell(convolution: Convolution, size: tuple[int, int], pad_mode: str, kernels: Kernels | None) -> nn.Cell:
     if convolution.group > 1:
-        return Depthwise(convolution, size, pad_mode, kernels)
-    return Pointwise(convolution, kernels)
+        return DepthwiseProduct(convolution, size, pad_mode, kernels)
+    return PointwiseProduct(convolution, kernels)
 
 
 class Product(nn.Cell):
@@ -178,7 +174,7 @@ class Product(nn.Cell):
         return ops.relu6(x) if self.relu6 else x
 
 
-class Pointwise(Product):
+class PointwiseProduct(Product):
     """(C, B, pixels) -> (C', B, pixels)."""
 
     def __init__(self, convolution: Convolution, kernels: Kernels | None):
@@ -190,7 +186,7 @@ class Pointwise(Product):
         return self.activated(x).reshape(-1, batch, pixels)
 
 
-class Depthwise(Product):
+class DepthwiseProduct(Product):
     """(C, B, H * W) -> (C, B, H' * W')."""
 
     def __init__(self, convolution: Convolution, size: tuple[int, int], pad_mode: str, kernels: Kernels | None):

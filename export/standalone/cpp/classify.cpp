@@ -2,8 +2,8 @@
 //
 //     classify BUNDLE photo.jpg ... [--model mobilenetv2.ms] [--pixels FILE]
 //
-// Prints `path  class  confidence` a picture, and what is not sure or unlike the training pictures. --pixels also writes what the network sees, uint8 height x width x 3 in
-// RGB, one picture after the other. Exit status: 0 done, 1 a picture or file cannot be read, 2 wrong arguments.
+// Prints `path  class  confidence` a picture, and what is not sure or unlike the training pictures. --pixels also writes
+// what the network sees, uint8 height x width x 3 in RGB, one picture after the other. Exit status: 0 done, 1 a picture or file cannot be read, 2 wrong arguments.
 //
 // A picture goes the way that `preprocessing.py` of the bundle describes: decoded (reduced by libjpeg where it is large),
 // turned as EXIF says, resized with antialiasing, cropped in the middle. The arithmetic of the resize is Pillow's for

@@ -35,7 +35,9 @@ export function prepared(picture, spec, isJpeg) {
     throw new Error(`a strip more than ${LONGEST_ASPECT} times as long as wide is not prepared here`);
   }
   const scale = enough / Math.min(...size);
-  const [wide, high] = spec.letterbox ? inside(size, width, height) : exact ? [spec.resize[1], spec.resize[0]] : size.map((side) => Math.max(enough, even(side * scale)));
+  let [wide, high] = size.map((side) => Math.max(enough, even(side * scale)));
+  if (spec.letterbox) [wide, high] = inside(size, width, height);
+  else if (exact) [high, wide] = spec.resize;
   const factor = Math.max(Math.round(size[0] / small.width), Math.round(size[1] / small.height));
   const filter = FILTERS[spec.interpolation ?? "bilinear"];
   const image = resized(small, wide, high, size[0] / factor, size[1] / factor, filter);
