@@ -90,6 +90,7 @@ def test_few_rows_give_numbers_and_two_or_equal_ones_an_error():
             fit_novelty(x.astype(np.float32), np.arange(len(x)))
     with pytest.raises(ValueError, match="one group"):
         fit_novelty(np.eye(4, 5, dtype=np.float32), np.zeros(4, int))
+    x = rng.normal(size=(7, 50)).astype(np.float32)
     with pytest.raises(ValueError, match="19 validation pictures, of 20"):
         fit_novelty(x, np.arange(7), rng.normal(size=(19, 50)).astype(np.float32))
 
@@ -97,7 +98,7 @@ def test_few_rows_give_numbers_and_two_or_equal_ones_an_error():
 def test_uneven_groups_are_dealt_evenly_or_refused():
     """A Gaussian of the few rows beside a large group would find the others far off, and nothing else ever again."""
     rng = np.random.default_rng(0)
-    x, others = (rng.normal(size=(200, 40)).astype(np.float32) + shift for shift in (0, 1))
+    x, others = (rng.normal(size=(200, 40)).astype(np.float32) + 2 * direction for direction in np.eye(40)[:2] * 5)
     for of_first in (199, 197, 150):
         groups = np.where(np.arange(200) < of_first, 0, np.arange(200))
         with pytest.raises(ValueError, match="more than half of the training pictures"):

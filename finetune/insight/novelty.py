@@ -133,7 +133,7 @@ def fit_novelty(x: np.ndarray, groups: np.ndarray, held_out: np.ndarray | None =
 def dealt(groups: np.ndarray, seed: int) -> np.ndarray:
     """int (N,): the fold of each row, whose group stays together; the larger ones first, into the smallest fold."""
     names, place, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    order = np.random.default_rng(seed).permutation(len(names))
+    order = np.argsort(np.random.default_rng(seed).permutation(len(names)))
     fold, rows = np.empty(len(names), int), np.zeros(min(FOLDS, len(names)), int)
     for group in order[np.argsort(-sizes[order], kind="stable")]:
         fold[group] = rows.argmin()

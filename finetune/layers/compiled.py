@@ -46,7 +46,7 @@ def load_kernels() -> Kernels | None:
         reason = str(error).strip().partition("\n")[0]
         log.info("layers: MindSpore's own, which train more slowly than kernels of ours: %s", reason)
         return None
-    log.info("layers: with kernels of our own, built by %s", compiler())
+    log.info("layers: with kernels of our own, built by %s", shlex.join(compiler()))
     return found
 
 
@@ -65,16 +65,19 @@ def library() -> Path:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     made = folder / "kernels.so"
     flags = [*FLAGS, *(OF_AVX2 if has_feature("AVX2") else ())]
-    command = [*shlex.split(compiler()), *flags, str(SOURCE), "-o", str(made)]
+    command = [*compiler(), *flags, str(SOURCE), "-o", str(made)]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode:
-        raise OSError(f"{compiler()}: {done.stderr.strip() or done.returncode}")
+        raise OSError(f"{shlex.join(compiler())}: {done.stderr.strip() or done.returncode}")
     ctypes.CDLL(str(made))
     return made
 
 
-def compiler() -> str | None:
-    return os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+def compiler() -> list[str]:
+    """Empty where there is none."""
+    if os.environ.get("CXX"):
+        return shlex.split(os.environ["CXX"])
+    return [path for path in (shutil.which("g++"), shutil.which("clang++")) if path][:1]
 
 
 class Kernels:
