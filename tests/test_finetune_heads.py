@@ -155,6 +155,7 @@ def test_a_run_with_a_chosen_head_exports(toy_pictures, toy_backbone, tmp_path):
     report = (tmp_path / "chosen" / "report.html").read_text(encoding="utf-8")
     assert f"Head: {metrics['head']['kind']}, strength {metrics['head']['strength']:g}; chosen by" in report
     assert "The network sees 48 x 48 pixels: all of each picture" in report
+    assert "Training</h2>" not in report and not (tmp_path / "chosen" / "figures" / "curves.png").exists()
     manifest = json.loads((tmp_path / "chosen" / "export" / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["image"]["size"] == [48, 48] and manifest["image"]["resize"] == [48, 48]
     assert manifest["models"]["mobilenetv2.mindir"]["input"]["shape"] == [-1, 3, 48, 48]

@@ -60,11 +60,10 @@ def write(run: Path) -> Path:
         one_line_of_missing_letters(),
     ):
         names = short_names(metrics["classes"])
-        figures = {
-            "before_after": draw_before_after(predictions, metrics, names),
-            "curves": draw_curves(history, metrics["best_epoch"]),
-            "confusion": draw_confusion(np.array(metrics["after"]["confusion"]), list(names.values())),
-        }
+        figures = {"before_after": draw_before_after(predictions, metrics, names)}
+        if len(history) > 1:  # a head that was solved for has no curve
+            figures["curves"] = draw_curves(history, metrics["best_epoch"])
+        figures["confusion"] = draw_confusion(np.array(metrics["after"]["confusion"]), list(names.values()))
         wrong = [row for row in predictions if row["predicted"] != row["true"]]
         if wrong:
             figures["mistakes"] = draw_mistakes(wrong, names)
@@ -212,7 +211,10 @@ h1 { margin-bottom: 0; } .quiet { opacity: .7; margin-top: 0; }
 .numbers b { font-size: 2.4rem; display: block; line-height: 1.1; }
 table { border-collapse: collapse; margin: 1rem 0; } th, td { padding: .3rem .9rem; text-align: right; }
 th:first-child, td:first-child { text-align: left; } tr { border-bottom: 1px solid #8884; }
-td, li { overflow-wrap: anywhere; }
+td:first-child, li { overflow-wrap: anywhere; } td:first-child { min-width: 6.5rem; }
+@media (max-width: 30rem) {
+  th, td { padding: .3rem .25rem; font-size: .85rem; } td:first-child { min-width: 5rem; }
+}
 .scroll { overflow-x: auto; } img { max-width: 100%; background: white; border-radius: 6px; }
 img.row { min-width: 48rem; }
 """
