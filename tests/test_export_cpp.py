@@ -15,6 +15,8 @@ from test_export_lite import lite_python, lite_run  # noqa: F401  fixtures
 from datasets.image import ImageSpec, load_images
 from export.predictors import load_predictor
 
+pytestmark = pytest.mark.slow  # to build it takes half a minute
+
 STANDALONE = Path(__file__).parents[1] / "export" / "standalone" / "cpp"
 
 

@@ -272,6 +272,7 @@ def bars_run(tmp_path_factory):
     return run(tmp_path_factory.mktemp("lenet"), *settings)[0]
 
 
+@pytest.mark.slow
 def test_the_average_picture_is_shown_at_each_shift(bars_run):
     done = call("finetune", "shift", bars_run, "--pixels", 1, "--average", "1")
     assert done.returncode == 0, done.stderr

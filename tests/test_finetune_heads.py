@@ -15,6 +15,7 @@ from finetune.heads.choice import FROM_SUMS, STRENGTHS, HeadChooser
 from finetune.heads.logistic import LinearHead, softmax
 from finetune.heads.sums import Sums, best_scale, lda, ridge
 from finetune.metrics import cross_entropy
+from finetune.trained import load_trained
 from finetune.training.networks import Head
 
 
@@ -142,9 +143,9 @@ def test_the_choice_looks_at_rows_that_did_not_train():
     assert fitted.history[0].train_accuracy > 0.9 and np.isnan(fitted.history[0].valid_loss)
 
 
-def test_a_run_with_a_chosen_head_exports(toy_pictures, toy_backbone, tmp_path):
+def test_a_run_with_a_chosen_head(toy_pictures, toy_backbone, tmp_path):
     done = call(
-        *("finetune", "run", "--dataset_path", toy_pictures, "--pretrain_ckpt", toy_backbone, "--name", "chosen"),
+        *("finetune", "train", "--dataset_path", toy_pictures, "--pretrain_ckpt", toy_backbone, "--name", "chosen"),
         *("--runs_dir", tmp_path, "--cache_dir", tmp_path / "cache", "--set", "data.views=false"),
         *("--set", "train.head=auto", "--set", "data.size=48", "--set", "data.fit=whole"),
     )
@@ -156,9 +157,8 @@ def test_a_run_with_a_chosen_head_exports(toy_pictures, toy_backbone, tmp_path):
     assert f"Head: {metrics['head']['kind']}, strength {metrics['head']['strength']:g}; chosen by" in report
     assert "The network sees 48 x 48 pixels: all of each picture" in report
     assert "Training</h2>" not in report and not (tmp_path / "chosen" / "figures" / "curves.png").exists()
-    manifest = json.loads((tmp_path / "chosen" / "export" / "manifest.json").read_text(encoding="utf-8"))
-    assert manifest["image"]["size"] == [48, 48] and manifest["image"]["resize"] == [48, 48]
-    assert manifest["models"]["mobilenetv2.mindir"]["input"]["shape"] == [-1, 3, 48, 48]
+    trained = load_trained(tmp_path / "chosen")
+    assert trained.image.size == trained.image.resize == (48, 48)
 
 
 @pytest.mark.parametrize(

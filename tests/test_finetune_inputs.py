@@ -27,6 +27,7 @@ SETTINGS = {
     "data.fit": "letterbox",
     "data.mirror_mean": "true",
     "model.features": "block_15,block_17,last",
+    "train.head": "ridge",
     "data.views": "false",
     "train.epochs": 4,
     "export.file_format": "MINDIR,ONNX",

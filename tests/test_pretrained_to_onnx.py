@@ -63,29 +63,30 @@ def test_the_folded_network_gives_the_same_features(backbone, mirror_mean, besid
     assert np.abs(found - wanted).max() <= 1e-4 * np.abs(wanted).max()
 
 
-@pytest.mark.parametrize("batch_size", [1, 3])
-def test_onnx_gives_mindspores_features(backbone, batch_size):
+def test_onnx_gives_mindspores_features(backbone):
     scramble_batchnorm(backbone.network)
-    x = np.random.default_rng(1).uniform(-1, 1, (batch_size, 3, SIDE, SIDE)).astype(np.float32)
+    x = np.random.default_rng(1).uniform(-1, 1, (3, 3, SIDE, SIDE)).astype(np.float32)
     model = to_onnx(backbone.network, (SIDE, SIDE), backbone.record.pad_mode)
-    (found,) = ReferenceEvaluator(model).run([OUTPUT], {"x": x})
     wanted = backbone.network(ms.Tensor(x)).asnumpy()
-    assert found.shape == wanted.shape == (batch_size, backbone.feature_size)
-    assert np.abs(found - wanted).max() <= 1e-4 * np.abs(wanted).max()
+    for batch_size in (1, 3):
+        (found,) = ReferenceEvaluator(model).run([OUTPUT], {"x": x[:batch_size]})
+        assert found.shape == (batch_size, backbone.feature_size)
+        assert np.abs(found - wanted[:batch_size]).max() <= 1e-4 * np.abs(wanted).max()
 
 
 @pytest.mark.parametrize(("mirror_mean", "beside_last"), [(True, ()), (False, (14, 17)), (True, (16,))])
 def test_onnx_has_what_features_are_of_for_any_number_of_pictures(backbone, mirror_mean, beside_last):
     backbone = load_backbone(backbone.path, mirror_mean, beside_last)
     scramble_batchnorm(backbone.network)
-    model = to_onnx(backbone.network, (SIDE, SIDE + 1), backbone.record.pad_mode)
-    session = InferenceSession(model.SerializeToString())
+    session = InferenceSession(
+        to_onnx(backbone.network, (SIDE, SIDE + 1), backbone.record.pad_mode).SerializeToString()
+    )
+    x = np.random.default_rng(1).uniform(-1, 1, (3, 3, SIDE, SIDE + 1)).astype(np.float32)
+    wanted = backbone.network(ms.Tensor(x)).asnumpy()
     for batch_size in (1, 3):
-        x = np.random.default_rng(1).uniform(-1, 1, (batch_size, 3, SIDE, SIDE + 1)).astype(np.float32)
-        (found,) = session.run([OUTPUT], {"x": x})
-        wanted = backbone.network(ms.Tensor(x)).asnumpy()
-        assert found.shape == wanted.shape == (batch_size, backbone.feature_size)
-        assert np.abs(found - wanted).max() <= 1e-4 * np.abs(wanted).max()
+        (found,) = session.run([OUTPUT], {"x": x[:batch_size]})
+        assert found.shape == (batch_size, backbone.feature_size)
+        assert np.abs(found - wanted[:batch_size]).max() <= 1e-4 * np.abs(wanted).max()
     front, plain = to_onnx(backbone.network, (SIDE, SIDE), "pad", cut=3), MobileNetV2(backbone.record.width)
     assert len(front.graph.node) == len(to_onnx(plain, (SIDE, SIDE), "pad", cut=3).graph.node)  # of the picture alone
 
