@@ -26,8 +26,9 @@ def make_split(
     """The published split where there is one; what is missing is drawn among the readable, stratified by class.
 
     Published test rows stay evaluation rows. Validation rows, by which everything is chosen, are taken from the
-    training rows, never from the evaluation rows. With no `valid_fraction`, or too few pictures to hold any out,
-    `valid` is empty. With a `rotation` nothing is drawn; see `rotate`.
+    training rows, never from the evaluation rows; a class with one training picture keeps it. With no
+    `valid_fraction`, or too few pictures to hold any out, `valid` is empty. With a `rotation` nothing is drawn; see
+    `rotate`.
 
     Args:
         readable: bool (N,); None: all are.
@@ -57,8 +58,8 @@ def make_split(
         if groups is not None:
             valid = valid[~np.isin(groups[valid], groups[evaluation])]
             train = train[~np.isin(groups[train], groups[np.concatenate([valid, evaluation])])]
-    smallest_class = np.bincount(dataset.labels[train], minlength=len(dataset.classes)).min()
-    if not len(valid) and valid_fraction and smallest_class >= 2:
+    largest_class = np.bincount(dataset.labels[train], minlength=1).max()
+    if not len(valid) and valid_fraction and largest_class >= 2:
         train, valid = hold_out(train, valid_fraction, "validation")
     return Split(train, valid, evaluation)
 
@@ -92,13 +93,16 @@ def rotate(dataset: Dataset, rotation: int, readable: np.ndarray | None = None) 
 def _hold_out(
     dataset: Dataset, rows: np.ndarray, fraction: float, seed: int, purpose: str, keys: Sequence[bytes] | None
 ):
-    """(kept, held) rows: of each class, `fraction` of its rows rounded, but at least one, are held."""
+    """(kept, held) rows: of each class, `fraction` of its rows rounded, but at least one, are held; to validate, none
+    of a class that has one."""
     rng = np.random.default_rng(seed)
     labels_of = labels_of_keys(dataset, rows, keys) if keys is not None else {}
     held = []
     for label, name in enumerate(dataset.classes):
         of_class = rows[dataset.labels[rows] == label]
         count = min(max(1, round(fraction * len(of_class))), len(of_class) - 1)
+        if count < 1 and purpose == "validation":
+            continue
         if count < 1:
             raise InputError(
                 f"{dataset.root}: the class {name!r} has {len(of_class)} picture(s) that can be read; "

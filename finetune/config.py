@@ -216,8 +216,8 @@ def _set(values: dict, key: str, value: Any, where: str) -> None:
     if key not in types:
         if value is None and any(known.startswith(f"{key}.") for known in types):
             return  # an empty section in a YAML file
-        near = difflib.get_close_matches(key, types, n=1, cutoff=0.5)
-        near = near or [known for known in types if known.split(".")[-1] == key]
+        near = [known for known in types if known.split(".")[-1] == key]
+        near = near or difflib.get_close_matches(key, types, n=1, cutoff=0.5)
         hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(types)}."
         raise InputError(f"{where}: unknown setting {key!r}. {hint}")
     value = convert(value, types[key], key, where)

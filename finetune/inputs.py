@@ -43,7 +43,7 @@ def load_inputs(config: Config) -> tuple[Dataset, Backbone | None]:
             f"{dataset.name}: arrays of pixels; a backbone wants pictures in folders. Use a recipe without a backbone "
             "(finetune/configs), or give --dataset_path a folder of pictures."
         )
-    model, side = config.model, config.data.size
+    model = config.model
     backbone = load_backbone(model.pretrain_ckpt, config.data.mirror_mean, model.beside_last)
     earliest = min(backbone.record.beside_last, default=18)
     if model.cut is not None and earliest < model.cut - 1:
@@ -52,7 +52,7 @@ def load_inputs(config: Config) -> tuple[Dataset, Backbone | None]:
             f"{model.train_from} keeps nothing of what is before that. Give --set model.features=last, or train from "
             f"block_{earliest + 1}."
         )
-    own = min(backbone.record.image.size)
+    side, own = config.data.size, min(backbone.record.image.size)
     if side and side > MOST_ENLARGED * own:
         log.warning(
             "data.size %d: %.1f times the %d pixels that these weights were trained with, where accuracy mostly falls. "
@@ -66,11 +66,13 @@ def prepared(backbone: Backbone, data: DataConfig) -> Backbone:
     """The backbone with pictures prepared as data.size and data.fit say, the margin of the crop in proportion."""
     image = backbone.record.image
     size = (data.size, data.size) if data.size else image.size
-    fit, resize = data.fit or fit_of(image), size
-    if fit == "crop":
-        # of weights that see all of a picture there is no margin
-        resize = round(image.resize * min(size) / min(image.size)) if isinstance(image.resize, int) else min(size)
-    elif not data.fit:
+    own = fit_of(image)
+    fit, resize = data.fit or own, size
+    if fit == "crop" != own:
+        resize = min(size)  # of weights that see all of a picture there is no margin
+    elif fit == "crop" and isinstance(image.resize, int):
+        resize = round(image.resize * min(size) / min(image.size))
+    elif fit == "crop":
         resize = tuple(round(side * now / before) for side, now, before in zip(image.resize, size, image.size))
     image = replace(image, size=size, resize=resize, letterbox=fit == "letterbox")
     return replace(backbone, record=replace(backbone.record, image=image))
@@ -80,7 +82,7 @@ def fit_of(image: ImageSpec) -> str:
     """The value of data.fit that pictures are prepared by."""
     if image.letterbox:
         return "letterbox"
-    return "crop" if isinstance(image.resize, int) else "whole"
+    return "whole" if image.resize == image.size else "crop"
 
 
 def in_words(image: ImageSpec) -> str:
@@ -115,6 +117,12 @@ def log_inputs(config: Config, device: Device, dataset: Dataset, backbone: Backb
     if backbone:
         log.info("weights: %s: %s", backbone.path, backbone.found_as)
         log.info("facts: %s", backbone.facts_from)
+        if backbone.assumed:
+            log.warning(
+                "%s: how its pictures are prepared is stated nowhere, and taken as is usual for its names. Of a CKPT "
+                "of a run copy the .yaml beside it, too",
+                backbone.path.name,
+            )
         if image_is_said(config, backbone):
             log.info("data.size, data.fit: pictures are %s", in_words(backbone.record.image))
         if backbone.record.beside_last:

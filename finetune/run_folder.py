@@ -143,6 +143,11 @@ def evaluation_pictures(run: Path) -> list[Path] | np.ndarray:
             return np.load(run / PICTURES)
         except Exception as error:  # NumPy raises nearly any type on a damaged head
             raise InputError(f"{run / PICTURES}: damaged ({error}). {again(run)}") from error
+    if not Path(split["root"]).is_dir():
+        raise InputError(
+            f"{split['root']}: the folder of the pictures of {run} is not there any more. Put it back, or repeat the "
+            "run with pictures that are there; eval takes others by --dataset_path."
+        )
     return [Path(split["root"], name) for name in split["eval"]]
 
 

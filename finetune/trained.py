@@ -6,7 +6,6 @@ facts of its weights lie beside it as YAML. It is also a valid --pretrain_ckpt f
 
 from __future__ import annotations
 
-import hashlib
 import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from finetune.config import Config, load_config
 from finetune.run_folder import MOBILENETV2, again, ckpt_path, read_json
 from finetune.training.ensemble import assembled
 from finetune.training.networks import Classifier, Head, from_scratch
-from pretrained.files import facts_file
+from pretrained.files import facts_file, file_sha256
 from pretrained.weights import Backbone, load_backbone, load_strict, read_ckpt
 
 OWN_SOURCE, OWN_LICENCE = "trained from scratch", "that of whoever trained it"
@@ -73,6 +72,7 @@ def save(path: Path, network: nn.Cell, facts: dict) -> Path:
     temporary.unlink(missing_ok=True)
     ms.save_checkpoint([{"name": p.name, "data": p} for p in network.get_parameters()], str(temporary))
     temporary.chmod(stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP | stat.S_IROTH)  # MindSpore writes 0400
+    facts = {**facts, "sha256": file_sha256(temporary)}
     write_text(facts_file(path), yaml.safe_dump(facts, allow_unicode=True, sort_keys=False))
     temporary.replace(path)
     return path
@@ -117,5 +117,7 @@ def load_from_scratch(run: Path, config: Config, classes: tuple[str, ...]) -> Tr
     network = assembled(lambda seed: from_scratch(config.model, shape, len(classes), seed), 0, config.train.members)
     load_strict(network, read_ckpt(path), path, f"Repeat the run: {run / 'config.yaml'} has its settings.")
     network.set_train(False)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = file_sha256(path)
+    if facts.get("sha256", digest) != digest:
+        raise InputError(f"{path}: changed since it was written (its sha256 is another). {again(run)}")
     return Trained(network, None, network, classes, image, name, digest)

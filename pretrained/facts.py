@@ -25,6 +25,7 @@ from pretrained.shapes import channels_of
 
 CROP = 0.875  # of the short side: 256 becomes 224
 NOT_KNOWN = "not known"
+SCHEME = "scheme"  # begins the origin of a fact that is usual
 PILLOW = {2: "bilinear", 3: "bicubic"}  # how preprocessor_config.json numbers them
 
 
@@ -47,6 +48,11 @@ USUAL = {  # by scheme
 class Facts:
     record: WeightsRecord
     origins: dict[str, str]  # of each fact
+
+    @property
+    def assumed(self) -> bool:
+        """Whether how pictures are prepared follows from nothing but the scheme of the names."""
+        return self.origins["mean_unit"].startswith(SCHEME)
 
     def __str__(self) -> str:
         """`width 0.35 (shapes); pad_mode pad, bn_eps 1e-05 (scheme torchvision)`, for the log."""
@@ -75,14 +81,20 @@ def find_facts(path: Path, file: WeightFile, found: Recognised) -> Facts:
     """
     if found.width is None:
         raise InputError(f"{path}: {advice(found)}")
-    beside = facts_file(path)
-    if known := find_by_sha256(file_sha256(path)):
+    beside, digest = facts_file(path), file_sha256(path)
+    if known := find_by_sha256(digest):
         return _stated(path, known, f"catalog record {known.name}", found)
     if beside.is_file():
-        return _stated(path, read_record(beside), beside.name, found)
+        record = read_record(beside)
+        if record.sha256 and not digest.startswith(record.sha256):
+            raise InputError(
+                f"{path}: not the file that {beside.name} describes (its sha256 is another): changed or damaged. "
+                f"Use another copy, or remove the sha256 from {beside.name} if the change is wanted."
+            )
+        return _stated(path, record, beside.name, found)
     scheme = found.scheme.name
     record = replace(USUAL[scheme], name=path.stem, width=found.width)
-    origins = {**dict.fromkeys(FACTS, f"scheme {scheme}"), "width": "shapes"}
+    origins = {**dict.fromkeys(FACTS, f"{SCHEME} {scheme}"), "width": "shapes"}
     inside = {"size": file.size, "bn_eps": file.bn_eps}
     said = {"the file's own model": inside, **_beside(path, scheme)}
     for origin, stated in said.items():

@@ -15,6 +15,7 @@ from pretrained.record import WeightsRecord
 
 FOLDER = Path("cache", "weights")  # <name>/<file> of what was fetched
 SUFFIXES = (".ckpt", ".safetensors", ".pth", ".pt", ".h5", ".keras")
+OF_A_RUN = "ckpt"  # folder of a run folder
 IN_FOLDER = "model.json"  # of TensorFlow.js, beside its shards
 SHOWN = 8
 
@@ -50,6 +51,8 @@ def files_in(folder: Path) -> list[Path]:
 
 def only_file_in(folder: Path) -> Path:
     found = files_in(folder)
+    if not found and (folder / OF_A_RUN).is_dir():
+        return only_file_in(folder / OF_A_RUN)
     if not found:
         raise InputError(f"{folder}: no weight file in this folder. Known are {', '.join(SUFFIXES)} and {IN_FOLDER}.")
     if len(found) > 1:

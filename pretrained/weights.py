@@ -33,6 +33,7 @@ class Backbone:
     digest: str  # sha256 of the parameters and of the facts that change what they compute
     path: Path
     folded: bool  # BatchNorm is folded into the convolutions: it must never be trained
+    assumed: bool = False  # how its pictures are prepared is usual for its names, and stated nowhere
 
     @property
     def feature_size(self) -> int:
@@ -62,7 +63,9 @@ def load_backbone(
     load_strict(network, found.arrays, path, advice(found))
     freeze(network)
     found_as = f"{file.file_format}, {found}"
-    return Backbone(network, record, found_as, str(facts), _digest(found.arrays, record), path, found.folded)
+    return Backbone(
+        network, record, found_as, str(facts), _digest(found.arrays, record), path, found.folded, facts.assumed
+    )
 
 
 def network_of(record: WeightsRecord) -> MobileNetV2:

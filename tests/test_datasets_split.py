@@ -53,6 +53,14 @@ def test_two_pictures_a_class_still_split():
     assert (len(split.train), len(split.valid), len(split.eval)) == (2, 0, 2)
 
 
+def test_a_class_with_one_training_picture_keeps_it_and_the_others_validate():
+    data = toy([20, 2, 20])
+    for keys in (None, [str(row).encode() for row in range(42)]):
+        split = make_split(data, 0.1, 0.2, seed=1, keys=keys)
+        assert np.bincount(data.labels[split.valid], minlength=3).tolist() == [2, 0, 2]
+        assert np.bincount(data.labels[split.train]).tolist() == [14, 1, 14]
+
+
 def test_unreadable_rows_leave_every_part():
     split = make_split(toy([20, 20]), 0.2, 0.2, seed=1)
     readable = np.ones(40, bool)

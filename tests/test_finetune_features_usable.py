@@ -47,6 +47,28 @@ def test_the_held_out_pictures_are_among_the_readable(tmp_path):
         assert not set(damaged) & {row for rows in vars(split).values() for row in rows}
 
 
+def test_what_was_left_out_grouped_or_not_held_out_is_said(tmp_path, caplog):
+    data = load_folder(draw_toys(tmp_path / "toys", {"": 12}, RED_GREEN))
+    doubtful = tmp_path / "labels.csv"
+    lines = [f"{data.picture_name(row)},{'yes' if row in (0, 3) else 'no'}" for row in range(len(data))]
+    doubtful.write_text("\n".join(["path,suspect", *lines]), encoding="utf-8")
+    groups = tmp_path / "groups.csv"
+    names = [data.picture_name(row) for row in (5, 6, 7, 20, 21)]
+    groups.write_text(
+        "\n".join(["path,group", *(f"{name},{i // 3}" for i, name in enumerate(names))]), encoding="utf-8"
+    )
+    with caplog.at_level("INFO", logger="finetune"):
+        split, _ = use(data, tmp_path, exclude=str(doubtful), group_by=str(groups))
+    assert not np.isin([0, 3], np.concatenate(list(vars(split).values()))).any()
+    assert "data.exclude: 2 pictures left out" in caplog.text
+    assert "data.group_by: 2 groups of several pictures, 5 pictures in all" in caplog.text
+    few = tmp_path / "few"
+    few.write_text("\n".join(data.picture_name(row) for row in range(2, 12)), encoding="utf-8")
+    caplog.clear()
+    split, _ = use(data, tmp_path, exclude=str(few))
+    assert len(split.valid) and "the class 'green' has too few pictures to hold one out" in caplog.text
+
+
 def test_both_paths_of_a_picture_that_trains_and_evaluates(tmp_path, caplog):
     data = load_folder(draw_toys(tmp_path / "pictures", {"train": 3, "eval": 2}, RED_GREEN))
     shutil.copy(data.paths[5], data.paths[-1])

@@ -32,6 +32,13 @@ def test_beginnings_are_nested_and_stratified():
     assert np.bincount(y[order[:50]]) == pytest.approx([30, 15, 5], abs=1)
 
 
+def test_that_more_does_not_help_is_not_said_of_a_wide_interval():
+    wide, narrow = (
+        forecast(SIZES, np.full(5, 0.75), np.full(5, 0.001), 1600, judged, 0).in_words() for judged in (50, 5000)
+    )
+    assert "hardly help" in narrow and wide.startswith("with 1600 training pictures")
+
+
 def test_where_all_is_right_more_does_not_help():
     y = (np.arange(200) % 2).astype(np.int32)
     x = (np.random.default_rng(0).normal(size=(200, 5)) + 30 * y[:, None]).astype(np.float32)

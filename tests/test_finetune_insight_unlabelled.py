@@ -34,6 +34,13 @@ def test_a_run_without_novelty_ranks_by_confidence_alone():
     assert [line["rank"] for line in lines] == [1, 2, 3] and "unlike" not in lines[0]
 
 
+def test_without_novelty_nothing_is_called_like_the_training_pictures(finished, tmp_path, toy_pictures):
+    run = shutil.copytree(finished.folder, tmp_path / "run")
+    (run / "novelty.npz").unlink()
+    done = call("finetune", "insight", run, "--unlabelled", toy_pictures / "eval", "--cache_dir", finished.cache)
+    assert done.returncode == 0 and "16 pictures, whether they are unlike" in done.stdout, done.stderr
+
+
 def test_a_folder_of_new_pictures(finished, tmp_path):
     run, new = shutil.copytree(finished.folder, tmp_path / "toys"), tmp_path / "新"
     for number, colour in enumerate(((150, 60, 60), (60, 150, 60), (105, 105, 60))):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,10 @@ import pytest
 from conftest import CHECKOUT, RED_GREEN, call, draw_toy, draw_toys, save_toy_backbone
 from PIL import Image
 
-from pretrained.weights import read_ckpt
+from datasets.base import InputError
+from datasets.files import write_json
+from finetune.trained import load_trained
+from pretrained.weights import load_backbone, read_ckpt
 
 FILES = (
     "config.yaml split.json environment.json log.txt results.csv metrics.json predictions.csv report.html "
@@ -113,13 +117,40 @@ def test_eval_repeats_the_accuracy_of_the_run(finished):
     assert f"16 pictures: accuracy {100 * metrics(finished.folder)['after']['accuracy']:.1f} %" in done.stdout
 
 
-def test_eval_on_another_folder_goes_by_class_names(finished, tmp_path):
+def test_eval_on_another_folder_goes_by_class_names(finished, tmp_path, toy_pictures):
     other = draw_toys(tmp_path, {"": 3}, RED_GREEN)
+    shutil.copy(next((toy_pictures / "train" / "red").iterdir()), other / "red" / "copy.png")
+    trained = {path.read_bytes() for path in (toy_pictures / "train").rglob("*.png")}
+    same = sum(path.read_bytes() in trained for path in other.rglob("*.png"))
     done = call("finetune", "eval", finished.folder, "--dataset_path", other, "--cache_dir", finished.cache)
-    assert done.returncode == 0 and "6 pictures" in done.stdout
+    assert done.returncode == 0 and "7 pictures" in done.stdout
+    assert same and f"{same} of these pictures trained this run: the accuracy is too high" in done.stdout
     draw_toy(other / "blue" / "a.png", (0, 0, 250), 1)
     done = call("finetune", "eval", finished.folder, "--dataset_path", other, "--cache_dir", finished.cache)
     assert done.returncode == 2 and "'blue' is not one of" in done.stderr
+
+
+def test_a_ckpt_that_was_changed_is_no_weights(finished, tmp_path):
+    run = shutil.copytree(finished.folder, tmp_path / "run")
+    path = run / "ckpt" / "mobilenetv2_best.ckpt"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    for read in (lambda: load_trained(run), lambda: load_backbone(path)):
+        with pytest.raises(InputError, match=r"not the file that mobilenetv2_best\.ckpt\.yaml describes"):
+            read()
+    assert not load_backbone(finished.folder / "ckpt" / path.name).assumed
+    shutil.copy(finished.folder / "ckpt" / path.name, tmp_path / "alone.ckpt")
+    assert load_backbone(tmp_path / "alone.ckpt").assumed
+
+
+def test_the_folder_of_a_runs_pictures_is_gone(finished, tmp_path):
+    run = shutil.copytree(finished.folder, tmp_path / "run")
+    split = json.loads((run / "split.json").read_text(encoding="utf-8"))
+    write_json(run / "split.json", {**split, "root": str(tmp_path / "moved away")})
+    for command in (["finetune", "eval", run], ["export", run]):
+        done = call(*command)
+        assert done.returncode == 2 and "moved away: the folder of the pictures of" in done.stderr, done.stderr
 
 
 def test_chinese_paths_with_spaces_and_a_damaged_picture(tmp_path):
@@ -164,6 +195,7 @@ def bad_inputs(place, pictures, backbone):
         "no ckpt": (["--pretrain_ckpt", place / "nothing.ckpt"], "no such file"),
         "broken ckpt": (["--pretrain_ckpt", place / "broken.ckpt"], "not readable as weights"),
         "unknown key": (["--set", "train.epoch=3"], "Did you mean 'train.epochs'"),
+        "no section": (["--set", "head=auto"], "Did you mean 'train.head'"),
         "no value": (["--set", "train.epochs"], "expected KEY=VALUE"),
         "runs_dir": (["--runs_dir", place / "file"], "Choose another place with --runs_dir"),
         "cache_dir": (["--cache_dir", place / "file"], "Choose another folder with --cache_dir"),

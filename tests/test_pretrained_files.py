@@ -39,6 +39,8 @@ def test_a_folder_stands_for_its_only_weight_file(tmp_path):
     (tmp_path / "other.safetensors").touch()
     with pytest.raises(InputError, match=r"2 weight files \(other\.safetensors, toy\.ckpt\)"):
         find_weights(tmp_path)
+    of_a_run = save_toy_backbone(tmp_path / "runs" / "one" / "ckpt" / "best.ckpt")
+    assert find_weights(tmp_path / "runs" / "one") == of_a_run
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no weight file in this folder"):
         find_weights(tmp_path / "empty")

@@ -48,12 +48,13 @@ class Confidence:
 
 def calibrate(trainer: Trainer, folds: int, resampled: bool = False) -> Confidence | None:
     """By networks of the same start; each stops where the validation rows say, as the real one did. Of `resampled` rows
-    copies and neighbours would be on both sides of a fold, so that there the validation rows are used.
+    copies and neighbours would be on both sides of a fold, so that there the validation rows are used; also where a
+    class has one row only.
 
     The network that `trainer` has trained is as before afterwards.
     """
 
-    if resampled:
+    if resampled or np.bincount(trainer.y)[np.unique(trainer.y)].min() < 2:
         x, y = trainer.valid
         return fit_on_validation(trainer.predictor(x), y) if folds and len(y) else None
 

@@ -7,6 +7,7 @@ python -m finetune eval runs/cats_vs_dogs --dataset_path more_pictures
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from finetune.run_folder import evaluation_pictures, read_json
 from finetune.storage.rows import held
 from finetune.trained import load_trained
 from finetune.training.predictor import Predictor
+from pretrained.files import file_sha256
 
 log = logging.getLogger("finetune")
 
@@ -74,6 +76,14 @@ def show(run: Path, dataset_path: str | None, config: Config, device: Device) ->
     return metrics
 
 
+def also_trained(split: dict, paths: Sequence[Path]) -> int:
+    """How many of the pictures, or copies of them, trained a run, as far as its own are still there."""
+    root = Path(split["root"])
+    own = [root / name for part in ("train", "valid") for name in split[part]]
+    known = {file_sha256(path) for path in own if path.is_file()}
+    return sum(file_sha256(path) in known for path in paths)
+
+
 def _pictures(
     run: Path, split: dict, dataset_path: str | None, image: ImageSpec, cache_dir: str
 ) -> tuple[list[Path] | np.ndarray, np.ndarray]:
@@ -88,12 +98,8 @@ def _pictures(
             f"{dataset.root}: the class {unknown[0]!r} is not one of {run}: {', '.join(split['classes'])}. "
             "Rename or remove its folder."
         )
-    if dataset.paths is not None:
-        root = Path(split["root"])
-        trained_on = {root / name for part in ("train", "valid") for name in split[part]}
-        count = sum(path.resolve() in trained_on for path in dataset.paths)
-        if count:
-            log.warning("%d of these pictures trained this run: the accuracy is too high", count)
+    if dataset.paths is not None and (count := also_trained(split, dataset.paths)):
+        log.warning("%d of these pictures trained this run: the accuracy is too high", count)
     to_run_label = np.array([split["classes"].index(name) for name in dataset.classes], np.int32)
     pictures = list(dataset.paths) if dataset.pixels is None else from_pixels(dataset.pixels, image)
     return pictures, to_run_label[dataset.labels]

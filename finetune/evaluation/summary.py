@@ -29,9 +29,10 @@ def no_better_than(metrics: dict) -> str | None:
         return None
     best = max(("majority_class", "nearest_class_mean"), key=lambda key: metrics[key]["accuracy"])
     reached = f"{ROWS[best]} ({100 * metrics[best]['accuracy']:.1f} %)"
+    settings = "train.tail" if "linear_head" in metrics else "train"
     remedy = (
-        "Look at figures/curves.png: where the loss jumps or rises, lower train.learning_rate; where it still falls, "
-        "raise train.epochs; and look whether the labels are right."
+        f"Look at figures/curves.png: where the loss jumps or rises, lower {settings}.learning_rate; where it still "
+        f"falls, raise {settings}.epochs; and look whether the labels are right."
     )
     if metrics.get("head") and "linear_head" not in metrics:  # solved for: there is no rate and no epoch
         remedy = "Look whether the labels are right, and whether more pictures would help: python -m finetune insight."

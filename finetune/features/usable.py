@@ -71,7 +71,7 @@ def excluded(dataset: Dataset, path: str | None) -> np.ndarray:
         )
     lines = Path(path).read_bytes().decode("utf-8", "replace").lstrip("\ufeff").splitlines()
     if lines and "path" in next(csv.reader(lines[:1])):
-        wanted = {row["path"] for row in csv.DictReader(lines)}
+        wanted = {row["path"] for row in csv.DictReader(lines) if row.get("suspect") != "no"}
     else:
         wanted = {line.strip() for line in lines if line.strip()}
     unknown = sorted(wanted - set(names))
@@ -89,8 +89,15 @@ def draw_split(dataset: Dataset, config: Config, found: Features | None = None) 
     """
     data, keys = config.data, found.keys if found and dataset.paths is not None else None
     readable = found.readable if found else np.ones(len(dataset), bool)
-    usable = readable & ~excluded(dataset, data.exclude)
+    left_out = excluded(dataset, data.exclude)
+    usable = readable & ~left_out
     groups = grouped(dataset, config, found)
+    if found and data.exclude:
+        log.info("data.exclude: %d pictures left out", left_out.sum())
+    if found and groups is not None:
+        sizes = np.unique(groups[usable], return_counts=True)[1]
+        several = sizes[sizes > 1]
+        log.info("data.group_by: %d groups of several pictures, %d pictures in all", len(several), several.sum())
     fractions = data.valid_fraction, data.eval_fraction
     split = make_split(dataset, *fractions, config.seed, data.rotation, usable, keys, groups)
     train, valid = (thinned(rows, dataset.labels, data.fraction, config.seed) for rows in (split.train, split.valid))
@@ -118,6 +125,7 @@ def usable_split(dataset: Dataset, found: Features, config: Config) -> tuple[Spl
         log.warning("%d damaged picture(s) left out of %d", len(found.damaged), len(dataset))
     split = draw_split(dataset, config, found)
     check_every_class(dataset, split)
+    tell_who_does_not_validate(dataset, split)
     findings = Findings(
         found.damaged,
         dataset.passed_over,
@@ -137,6 +145,17 @@ def check_every_class(dataset: Dataset, split: Split) -> None:
                 f"{dataset.root}: no picture of the class {name!r} in the {part} part can be read. "
                 "Replace the damaged files listed above."
             )
+
+
+def tell_who_does_not_validate(dataset: Dataset, split: Split) -> None:
+    if not len(split.valid):
+        return
+    for label in np.setdiff1d(dataset.labels[split.train], dataset.labels[split.valid]):
+        log.warning(
+            "the class %r has too few pictures to hold one out: none of it chooses the best epoch. Add pictures, or "
+            "leave the class out",
+            dataset.classes[label],
+        )
 
 
 def tones_of_classes(dataset: Dataset, found: Features) -> dict[str, dict[str, int]]:

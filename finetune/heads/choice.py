@@ -19,6 +19,7 @@ import numpy as np
 
 from datasets.base import InputError
 from finetune.config import TrainConfig
+from finetune.device import one_core_each
 from finetune.heads.folds import deal
 from finetune.heads.logistic import LinearHead, softmax
 from finetune.heads.sums import ROWS_AT_ONCE, Sums, best_scale, lda, ridge
@@ -35,6 +36,7 @@ STRENGTHS = {
 }
 FROM_SUMS = {"ridge": ridge, "lda": lda}
 FOLDS = 5
+TRAINS = -1  # instead of a fold
 
 Weights = tuple[np.ndarray, np.ndarray]  # W (D, C) and b (C,) of logits x W + b
 
@@ -68,7 +70,8 @@ class HeadChooser:
             self.chosen = self.choose(on_epoch)
         kind, strength = self.chosen.kind, self.chosen.strength
         solve = FROM_SUMS.get(kind)
-        weights = solve(self.sums(rows), strength) if solve else self.logistic(rows, strength)
+        with one_core_each():
+            weights = solve(self.sums(rows), strength) if solve else self.logistic(rows, strength)
         weight, bias = (self.chosen.scale * values.astype(np.float32) for values in weights)
         self.weights(ms.Tensor(np.ascontiguousarray(weight.T, np.float32)), ms.Tensor(bias.astype(np.float32)))
         train = judged(logits_of((weight, bias), self.x, rows), self.y[rows])
@@ -77,7 +80,8 @@ class HeadChooser:
         return Fitted((EpochRow(1, *train, *valid, 0.0, time.perf_counter() - started),), 1)
 
     def choose(self, say: Callable[[str], None]) -> Candidate:
-        """
+        """A row whose class has no other always trains, and judges nothing.
+
         Raises:
             InputError: logistic is asked for, and the rows are too many for it.
         """
@@ -87,22 +91,21 @@ class HeadChooser:
                 raise InputError("train.head logistic: the rows are too many for memory. Use ridge, lda or auto.")
             kinds.remove("logistic")
         counts = np.bincount(self.y)
-        folds = min(FOLDS, int(counts[counts > 0].min()))  # each class stands on both sides of each
-        if folds < 2:
-            say("heads: a class with one training picture leaves nothing to choose by")
+        judge = counts[self.y] > 1
+        if not judge.any():
+            say("heads: one training picture a class leaves nothing to choose by")
             return self.unchosen(kinds[0])
-        fold = deal(self.y, folds, self.seed)
-        parts = [self.sums(np.flatnonzero(fold == number)) for number in range(folds)]
-        everything = sum(parts[1:], parts[0])
-        found = [
-            self.candidate(kind, strength, fold, [everything - part for part in parts])
-            for kind in kinds
-            for strength in STRENGTHS[kind]
-        ]
+        folds = min(FOLDS, int(counts.max()))
+        fold = np.where(judge, deal(self.y, folds, self.seed), TRAINS)
+        pairs = [(kind, strength) for kind in kinds for strength in STRENGTHS[kind]]
+        with one_core_each() as threads:
+            everything = self.sums(np.arange(len(self.y)))
+            sums = [everything - self.sums(np.flatnonzero(fold == number)) for number in range(folds)]
+            found = list(threads.map(lambda pair: self.candidate(*pair, fold, sums), pairs))
         most = max(one.accuracy for one in found)
-        error = math.sqrt(most * (1 - most) / len(self.y))
+        error = math.sqrt(most * (1 - most) / judge.sum())
         best = min((one for one in found if one.accuracy >= most - error), key=lambda one: one.loss)
-        say(f"heads, {folds} folds of {len(self.y)} training pictures:")
+        say(f"heads, {folds} folds of {judge.sum()} training pictures:")
         for one in found:
             line = f"  {one.kind:8}  strength {one.strength:<6g}  {100 * one.accuracy:6.2f} %  loss {one.loss:.3f}"
             say(f"{line}{'  chosen' if one is best else ''}")
@@ -118,7 +121,7 @@ class HeadChooser:
 
     def candidate(self, kind: str, strength: float, fold: np.ndarray, sums: list[Sums]) -> Candidate:
         """`sums`: of the rows that train in each fold."""
-        scores = np.empty((len(self.y), self.class_count), np.float32)
+        scores, judge = np.empty((len(self.y), self.class_count), np.float32), fold != TRAINS
         for number in range(len(sums)):
             held_out = np.flatnonzero(fold == number)
             if kind in FROM_SUMS:
@@ -126,8 +129,9 @@ class HeadChooser:
             else:
                 weights = self.logistic(np.flatnonzero(fold != number), strength)
             scores[held_out] = logits_of(weights, self.x, held_out)
-        scale = best_scale(scores, self.y) if kind in FROM_SUMS else 1.0
-        loss, accuracy = judged(scale * scores, self.y)
+        scores, y = scores[judge], self.y[judge]
+        scale = best_scale(scores, y) if kind in FROM_SUMS else 1.0
+        loss, accuracy = judged(scale * scores, y)
         return Candidate(kind, strength, accuracy, loss, scale)
 
     def places(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

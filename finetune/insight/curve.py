@@ -21,6 +21,7 @@ SEEDS, FOLDS = 5, 5
 EXPONENTS = np.linspace(0.1, 2.0, 39)  # c
 DRAWS = 500
 LEAST_GAIN = 0.005  # less is no help
+MOST_UNSURE = 0.05  # width of the interval that lets this be said
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Curve:
 
     def in_words(self) -> str:
         low, high = (100 * bound for bound in self.interval)
-        if self.forecast - self.accuracies[-1] < LEAST_GAIN:
+        if self.forecast - self.accuracies[-1] < LEAST_GAIN and high - low < 100 * MOST_UNSURE:
             return f"more pictures of these kinds will hardly help: with {self.twice} expect {low:.1f} to {high:.1f} %"
         return f"with {self.twice} training pictures instead of {self.sizes[-1]} expect {low:.1f} to {high:.1f} %"
 

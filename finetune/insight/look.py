@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.base import Dataset, InputError, Split
+from datasets.base import PARTS, Dataset, InputError, Split
 from finetune import run_folder
 from finetune.config import Config
-from finetune.device import Device
+from finetune.device import Device, one_core_each
 from finetune.features.cache import Features, extract
 from finetune.features.engines.choose import choose_engine
 from finetune.features.groups import numbered
@@ -28,7 +28,10 @@ log = logging.getLogger("finetune")
 def beside_a_run(config: Config, dataset: Dataset, found: Features, split: Split, folder: Path) -> bool:
     """Whether it came of it; the run is complete without."""
     if not config.insight.in_runs:
-        log.info("how far to trust this number: python -m finetune insight %s", shlex.quote(str(folder)))
+        what = "how far to trust this number"
+        if config.model.cut is not None:  # insight trains linear heads only
+            what = "what the data and a linear head are worth"
+        log.info("%s: python -m finetune insight %s", what, shlex.quote(str(folder)))
         return True
     if found.rows.nbytes > HELD_BYTES:
         log.info("insight: left out, for it would hold %.1f GB of features in memory", found.rows.nbytes / 1e9)
@@ -64,11 +67,12 @@ def novelty_of_a_run(
     try:
         groups = grouped(dataset, config, found)
         groups = numbered(found.keys) if groups is None else groups
-        if tuned:
-            fitted = novelty.fit_novelty(tuned["train"], groups[split.train], tuned["valid"], config.seed)
-        else:
-            rows = np.concatenate([split.train, split.valid])
-            fitted = novelty.fit_novelty(found.rows[rows], groups[rows], seed=config.seed)
+        with one_core_each():
+            if tuned:
+                fitted = novelty.fit_novelty(tuned["train"], groups[split.train], tuned["valid"], config.seed)
+            else:
+                rows = np.concatenate([split.train, split.valid])
+                fitted = novelty.fit_novelty(found.rows[rows], groups[rows], seed=config.seed)
         fitted.save(folder)
         unlike = fitted(tuned["eval"] if tuned else found.rows[split.eval]) > novelty.THRESHOLD
     except ValueError as error:
@@ -80,6 +84,17 @@ def novelty_of_a_run(
     share = float(unlike.mean())
     log.info("novelty: %.1f %% of the evaluation pictures are unlike the training pictures", 100 * share)
     return {"evaluation_unlike": share}
+
+
+def tell_what_is_gone(run: Path, dataset: Dataset) -> None:
+    there = {dataset.picture_name(row) for row in range(len(dataset))}
+    split = run_folder.read_json(run, "split.json")
+    gone = sorted(name for part in PARTS for name in split[part] if name not in there)
+    if gone:
+        log.warning(
+            "insight: %d pictures of this run are not in %s any more, as %s; those that are there are judged",
+            *(len(gone), dataset.root, gone[0]),
+        )
 
 
 def alone(config: Config, device: Device, folder: Path | None) -> Path:
@@ -98,6 +113,8 @@ def alone(config: Config, device: Device, folder: Path | None) -> Path:
     log_inputs(config, device, dataset, backbone)
     found = extract(dataset.paths, backbone, choose_engine(backbone, device, config), config.cache_dir, device.threads)
     split, _ = usable_split(dataset, found, config)
+    if not new:
+        tell_what_is_gone(folder, dataset)
     study(rows_of(dataset, found, split, grouped(dataset, config, found)), config, folder)
     if not new:
         from finetune.evaluation import report

@@ -41,12 +41,14 @@ def number(found: dict) -> str:
         ("most frequent class", percent(found["majority_class"])),
     )
     head = f"{found['folds']} folds x {found['seeds']} seeds, {found['pictures']} pictures"
-    return f"<h3>The number</h3><p>{head}: each is judged by linear heads that have not seen it.</p>{table(rows)}"
+    on = ", on the given backbone: what was trained of it is not judged" if found.get("blocks_trained") else ""
+    return f"<h3>The number</h3><p>{head}: each is judged by linear heads that have not seen it{on}.</p>{table(rows)}"
 
 
 def failures(kind: str, found: dict, paths: Mapping[str, Path]) -> str:
     """By class only out of fold: of the evaluation pictures the report has that table."""
-    pieces = [f"<h3>Where it fails, {TITLES[kind]}</h3><p>{found['wrong']} of {found['pictures']} are wrong.</p>"]
+    by = ", by the mean of all seeds' probabilities" if kind == "out_of_fold" else ""
+    pieces = [f"<h3>Where it fails, {TITLES[kind]}</h3><p>{found['wrong']} of {found['pictures']} are wrong{by}.</p>"]
     if kind == "out_of_fold":
         rows = [
             (html.escape(name), str(its["pictures"]), *(percent(its[key]) for key in ("precision", "recall", "f1")))
@@ -103,7 +105,8 @@ def curve(found: dict) -> str:
 
 
 def copies(found: dict) -> str:
-    pieces = [f"<h3>Copies</h3><p>{found['pairs']} pairs of exact or near copies; copies.csv has them.</p>"]
+    where = "; copies.csv has them" if found["pairs"] else ""
+    pieces = [f"<h3>Copies</h3><p>{found['pairs']} pairs of exact or near copies{where}.</p>"]
     if found["without"]:
         rest = found["without"]
         pieces.append(

@@ -76,8 +76,10 @@ def study(rows: Rows, config: Config, run: Path) -> dict:
     else:
         number, probabilities = judged
         answers["out_of_fold"] = Answers(rows.names, rows.y, probabilities)
-        found["number"] = number.to_dict()
+        found["number"] = {**number.to_dict(), "blocks_trained": config.model.cut is not None}
         log.info("insight: %s", number.in_words())
+        if config.model.cut is not None:
+            log.info("insight: that is of linear heads on the given backbone; blocks that were trained are not judged")
         _, probabilities = cross_validate(*those, STIFFER * config.train.l2, settings.folds, SEEDS, *deal)
         found["labels"] = look_at_labels(rows, doubtful(probabilities, rows.y), folder)
     if of_the_run := read_answers(run, rows.classes):
@@ -98,6 +100,7 @@ def study(rows: Rows, config: Config, run: Path) -> dict:
 def look_for_copies(rows: Rows, pairs: copies.Proposed, looks: Looks, run: Path) -> dict:
     """copies.csv, and the accuracy of the run on the evaluation pictures that have no copy among the others."""
     found = copies.find(pairs, rows.paths, looks, rows.facts())
+    (run / FOLDER / "copies.csv").unlink(missing_ok=True)
     if found:
         write_csv(run / FOLDER / "copies.csv", [copy.to_dict() for copy in found])
     leaks, two_labels = [copy for copy in found if copy.leaks], [copy for copy in found if copy.two_labels]

@@ -65,7 +65,10 @@ def show(run: Path, folder: Path, config: Config, device: Device) -> int:
     write_csv(place / f"{NAME}.csv", lines)
     write_text(place / f"{NAME}.html", page_of(lines, folder))
     unlike = sum(line.get("unlike") == "yes" for line in lines)
-    log.info("unlabelled: %d pictures, %d of them unlike the training pictures", len(lines), unlike)
+    said = f"{unlike} of them unlike the training pictures"
+    if "unlike" not in lines[0]:
+        said = "whether they are unlike the training pictures is not known of this run"
+    log.info("unlabelled: %d pictures, %s", len(lines), said)
     log.info("unlabelled: %s", place / f"{NAME}.html")
     return len(found.damaged)
 
