@@ -68,7 +68,7 @@ def prepared(backbone: Backbone, data: DataConfig) -> Backbone:
     size = (data.size, data.size) if data.size else image.size
     own = fit_of(image)
     fit, resize = data.fit or own, size
-    if fit == "crop" != own:
+    if fit == "crop" and own != "crop":
         resize = min(size)  # of weights that see all of a picture there is no margin
     elif fit == "crop" and isinstance(image.resize, int):
         resize = round(image.resize * min(size) / min(image.size))
