@@ -268,7 +268,7 @@ def without_contradiction(config: Any) -> Any:
             f"train.head {train.head} takes each row once. Leave train.sampling and train.class_weights out.",
         ),
         (
-            scratch and (config.data.size or config.data.fit),
+            scratch and (config.data.size or config.data.fit not in (None, "crop")),  # crop: of earlier versions
             "data.size and data.fit are of a backbone's pictures, and model.backbone is null. Use model.image_size.",
         ),
         (

@@ -6,17 +6,21 @@ its libraries when they load, so this module imports MindSpore inside the functi
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import os
 import platform as host
 import random
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
@@ -28,6 +32,7 @@ PLATFORMS = ("Ascend", "GPU", "CPU")  # in the order in which "auto" tries them
 GUARD_VARIABLE = "ONEDNN_MAX_CPU_ISA"
 GUARD_VALUE = "AVX2"
 MOST_TASKS = 8  # at a time: each may hold the rows that it works on
+FOLDERS: list[Path] = []  # that end with this process
 
 
 @dataclass(frozen=True)
@@ -97,12 +102,26 @@ def leave(code: int) -> NoReturn:
 
     Matplotlib has a folder to clean up where it could not write into the home directory, and a worker tells the others.
     """
+    remove_folders()
     if "matplotlib" in sys.modules or is_started():
         sys.exit(code)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(BrokenPipeError):  # nobody reads it any more
             stream.flush()
     os._exit(code)
+
+
+def folder_of_this_process() -> Path:
+    """Its user's alone; removed where the process ends by itself, or by `leave`."""
+    if not FOLDERS:
+        atexit.register(remove_folders)
+    FOLDERS.append(Path(tempfile.mkdtemp(prefix="finetune-")))
+    return FOLDERS[-1]
+
+
+def remove_folders() -> None:
+    while FOLDERS:
+        shutil.rmtree(FOLDERS.pop(), ignore_errors=True)
 
 
 def seed_everything(seed: int) -> None:
@@ -193,8 +212,9 @@ def one_core_each() -> Iterator[ThreadPoolExecutor]:
     """
     from threadpoolctl import threadpool_limits
 
-    given = int(os.environ.get("OMP_NUM_THREADS", MOST_TASKS))
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(min(given, usable_cores(), MOST_TASKS)) as threads:
+    given = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # "4,2": of each level
+    count = min(int(given) if given.isdecimal() else MOST_TASKS, usable_cores(), MOST_TASKS)
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(max(1, count)) as threads:
         yield threads
 
 

@@ -16,7 +16,7 @@ from finetune.features.remote.on_ray import check_address
 from finetune.features.usable import draw_split, shortened
 from pretrained.weights import Backbone, load_backbone
 
-MOST_ENLARGED = 1.5  # pictures, to the size that weights were trained with
+MOST_ENLARGED = 1.5  # pictures, to the size that weights are for
 
 log = logging.getLogger("finetune")
 
@@ -55,7 +55,7 @@ def load_inputs(config: Config) -> tuple[Dataset, Backbone | None]:
     side, own = config.data.size, min(backbone.record.image.size)
     if side and side > MOST_ENLARGED * own:
         log.warning(
-            "data.size %d: %.1f times the %d pixels that these weights were trained with, where accuracy mostly falls. "
+            "data.size %d: %.1f times the %d pixels that these weights are for, where accuracy mostly falls. "
             "Compare with --set data.size=%d",
             *(side, side / own, own, own),
         )

@@ -86,7 +86,7 @@ def find_facts(path: Path, file: WeightFile, found: Recognised) -> Facts:
         return _stated(path, known, f"catalog record {known.name}", found)
     if beside.is_file():
         record = read_record(beside)
-        if record.sha256 and not digest.startswith(record.sha256):
+        if record.sha256 and not digest.startswith(record.sha256.lower()):
             raise InputError(
                 f"{path}: not the file that {beside.name} describes (its sha256 is another): changed or damaged. "
                 f"Use another copy, or remove the sha256 from {beside.name} if the change is wanted."

@@ -46,6 +46,8 @@ class WeightsRecord:
         for name in ("width", "bn_eps"):
             if not isinstance(getattr(record, name), int | float) or not 0 < getattr(record, name) < 10:
                 raise ValueError(f"{name} must be a number above 0, found {getattr(record, name)!r}")
+        if not isinstance(record.sha256, str | None):
+            raise ValueError(f"sha256 must be text; put {record.sha256!r} in quotes")
         if record.pad_mode not in PAD_MODES:
             raise ValueError(f"pad_mode must be one of {', '.join(PAD_MODES)}, found {record.pad_mode!r}")
         if record.mirror_mean not in (False, True):

@@ -1,6 +1,7 @@
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,6 +63,21 @@ def test_the_guard_is_not_set_without_avx512_or_x86(x86):
     x86.setattr(device.host, "machine", lambda: "arm64")
     assert "not an x86" in set_kernel_guard()
     assert "ONEDNN_MAX_CPU_ISA" not in device.os.environ
+
+
+@pytest.mark.parametrize(("given", "most"), [("1", 1), ("1,4", 1), ("0", 1), ("", 8), ("many", 8), ("64", 8)])
+def test_tasks_keep_to_the_threads_that_were_given(monkeypatch, given, most):
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    monkeypatch.setattr(device, "usable_cores", lambda: 16)
+    with device.one_core_each() as threads:
+        assert threads._max_workers == most
+
+
+@pytest.mark.parametrize("end", ["leave(0)", "sys.exit(0)"])
+def test_folders_of_a_process_end_with_it(end):
+    code = f"import sys; from finetune.device import *; print(folder_of_this_process(), flush=True); {end}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, encoding="utf-8", check=True)
+    assert "finetune-" in done.stdout and not Path(done.stdout.strip()).exists()
 
 
 def test_device_id_is_the_flag_then_the_variable_then_zero(monkeypatch):

@@ -66,7 +66,7 @@ def test_what_was_left_out_grouped_or_not_held_out_is_said(tmp_path, caplog):
     few.write_text("\n".join(data.picture_name(row) for row in range(2, 12)), encoding="utf-8")
     caplog.clear()
     split, _ = use(data, tmp_path, exclude=str(few))
-    assert len(split.valid) and "the class 'green' has too few pictures to hold one out" in caplog.text
+    assert len(split.valid) and "1 class(es) with no picture to validate, as 'green'" in caplog.text
 
 
 def test_both_paths_of_a_picture_that_trains_and_evaluates(tmp_path, caplog):

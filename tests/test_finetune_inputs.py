@@ -184,6 +184,12 @@ def test_what_cannot_be_is_refused(settings, words):
         load_config(None, settings)
 
 
+def test_a_run_from_scratch_of_an_earlier_version_says_crop():
+    """Where nothing was said that was written into its config.yaml."""
+    old = {"model.backbone": None, "data.fit": "crop", "data.mirror_mean": False, "model.features": "last"}
+    assert load_config(None, old).data.fit == "crop"
+
+
 def test_fit_replaces_what_the_weights_do(place):
     backbone = load_backbone(place / "toy.ckpt")
     boxed = prepared(backbone, DataConfig(fit="letterbox"))

@@ -14,6 +14,7 @@ from datasets.base import InputError
 from finetune.insight.novelty import (
     FILE,
     Moments,
+    NoThreshold,
     Novelty,
     dealt,
     fit_novelty,
@@ -86,12 +87,12 @@ def test_few_rows_give_numbers_and_two_or_equal_ones_an_error():
         x = rng.normal(size=(count, 50)).astype(np.float32)
         assert np.isfinite(fit_novelty(x, np.arange(count))(rng.normal(size=(3, 50)).astype(np.float32))).all()
     for x in (np.eye(2, 5), np.ones((2, 5)), np.ones((9, 5)), np.zeros((4, 5))):
-        with pytest.raises(ValueError, match="the same features"):
+        with pytest.raises(NoThreshold, match="the same features"):
             fit_novelty(x.astype(np.float32), np.arange(len(x)))
-    with pytest.raises(ValueError, match="one group"):
+    with pytest.raises(NoThreshold, match="one group"):
         fit_novelty(np.eye(4, 5, dtype=np.float32), np.zeros(4, int))
     x = rng.normal(size=(7, 50)).astype(np.float32)
-    with pytest.raises(ValueError, match="19 validation pictures, of 20"):
+    with pytest.raises(NoThreshold, match="19 validation pictures, of 20"):
         fit_novelty(x, np.arange(7), rng.normal(size=(19, 50)).astype(np.float32))
 
 
@@ -101,7 +102,7 @@ def test_uneven_groups_are_dealt_evenly_or_refused():
     x, others = (rng.normal(size=(200, 40)).astype(np.float32) + 2 * direction for direction in np.eye(40)[:2] * 5)
     for of_first in (199, 197, 150):
         groups = np.where(np.arange(200) < of_first, 0, np.arange(200))
-        with pytest.raises(ValueError, match="more than half of the training pictures"):
+        with pytest.raises(NoThreshold, match="more than half of the training pictures"):
             fit_novelty(x, groups)
     sizes = [90, 60, 20, 10, 10, 5, 5]
     fold = dealt(np.repeat(np.arange(7), sizes), seed=0)

@@ -136,7 +136,9 @@ def test_what_features_are_of_is_a_fact_of_the_weights_that_can_be_asked_for(tmp
     assert len(set(digests)) == 4
 
 
-@pytest.mark.parametrize("wrong", [{"mirror_mean": "left"}, {"beside_last": [3]}, {"beside_last": [17, 14]}])
+@pytest.mark.parametrize(
+    "wrong", [{"mirror_mean": "left"}, {"beside_last": [3]}, {"beside_last": [17, 14]}, {"sha256": 123}]
+)
 def test_what_features_cannot_be_of_is_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         WeightsRecord.from_dict({**TOY_RECORD.to_dict(), **wrong})

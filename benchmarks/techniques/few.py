@@ -39,6 +39,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="5")
     given = parser.parse_args()
     dataset = load(given.dataset_path, given.cache_dir)
+    if dataset.parts is None:
+        parser.error(f"--dataset_path {given.dataset_path}: photographs in train/ and eval/ are wanted")
     smallest = np.bincount(dataset.labels[np.array(dataset.parts) == "train"]).min()
     if given.pictures > smallest or given.seeds < 2:
         parser.error(f"--pictures: the smallest class has {smallest}; --seeds: 2 or more give an interval")

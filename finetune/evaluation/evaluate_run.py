@@ -7,6 +7,7 @@ python -m finetune eval runs/cats_vs_dogs --dataset_path more_pictures
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,10 +22,10 @@ from finetune.evaluation.evaluate import evaluate
 from finetune.features.cache import extract
 from finetune.features.engines.choose import choose_engine
 from finetune.run_folder import evaluation_pictures, read_json
+from finetune.storage.digests import hash_files
 from finetune.storage.rows import held
 from finetune.trained import load_trained
 from finetune.training.predictor import Predictor
-from pretrained.files import file_sha256
 
 log = logging.getLogger("finetune")
 
@@ -37,7 +38,7 @@ def show(run: Path, dataset_path: str | None, config: Config, device: Device) ->
     """
     split = read_json(run, "split.json")
     trained = load_trained(run)
-    pictures, labels = _pictures(run, split, dataset_path, trained.image, config.cache_dir)
+    pictures, labels = _pictures(run, split, dataset_path, trained.image, config.cache_dir, device.threads)
     if trained.backbone is None:
         images, damaged = load_images(pictures, trained.image)
         readable = np.array([row not in damaged for row in range(len(images))])
@@ -76,16 +77,18 @@ def show(run: Path, dataset_path: str | None, config: Config, device: Device) ->
     return metrics
 
 
-def also_trained(split: dict, paths: Sequence[Path]) -> int:
+def also_trained(split: dict, paths: Sequence[Path], cache_dir: str, threads: int) -> int:
     """How many of the pictures, or copies of them, trained a run, as far as its own are still there."""
     root = Path(split["root"])
     own = [root / name for part in ("train", "valid") for name in split[part]]
-    known = {file_sha256(path) for path in own if path.is_file()}
-    return sum(file_sha256(path) in known for path in paths)
+    own, given = ([path for path in some if os.access(path, os.R_OK)] for some in (own, paths))
+    keys, _ = hash_files([*own, *given], Path(cache_dir), threads)
+    trained = set(keys[: len(own)])
+    return sum(key in trained for key in keys[len(own) :])
 
 
 def _pictures(
-    run: Path, split: dict, dataset_path: str | None, image: ImageSpec, cache_dir: str
+    run: Path, split: dict, dataset_path: str | None, image: ImageSpec, cache_dir: str, threads: int
 ) -> tuple[list[Path] | np.ndarray, np.ndarray]:
     """The files to evaluate, or their array, and their labels in the order of the run's classes."""
     if dataset_path is None:
@@ -98,7 +101,7 @@ def _pictures(
             f"{dataset.root}: the class {unknown[0]!r} is not one of {run}: {', '.join(split['classes'])}. "
             "Rename or remove its folder."
         )
-    if dataset.paths is not None and (count := also_trained(split, dataset.paths)):
+    if dataset.paths is not None and (count := also_trained(split, dataset.paths, cache_dir, threads)):
         log.warning("%d of these pictures trained this run: the accuracy is too high", count)
     to_run_label = np.array([split["classes"].index(name) for name in dataset.classes], np.int32)
     pictures = list(dataset.paths) if dataset.pixels is None else from_pixels(dataset.pixels, image)

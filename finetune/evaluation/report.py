@@ -61,7 +61,8 @@ def write(run: Path) -> Path:
     ):
         names = short_names(metrics["classes"])
         figures = {"before_after": draw_before_after(predictions, metrics, names)}
-        if len(history) > 1:  # a head that was solved for has no curve
+        (run / "figures" / "curves.png").unlink(missing_ok=True)
+        if not metrics.get("head") or "linear_head" in metrics:  # a head that was solved for has no curve
             figures["curves"] = draw_curves(history, metrics["best_epoch"])
         figures["confusion"] = draw_confusion(np.array(metrics["after"]["confusion"]), list(names.values()))
         wrong = [row for row in predictions if row["predicted"] != row["true"]]

@@ -148,13 +148,12 @@ def check_every_class(dataset: Dataset, split: Split) -> None:
 
 
 def tell_who_does_not_validate(dataset: Dataset, split: Split) -> None:
-    if not len(split.valid):
-        return
-    for label in np.setdiff1d(dataset.labels[split.train], dataset.labels[split.valid]):
+    lacking = np.setdiff1d(dataset.labels[split.train], dataset.labels[split.valid])
+    if len(split.valid) and len(lacking):
         log.warning(
-            "the class %r has too few pictures to hold one out: none of it chooses the best epoch. Add pictures, or "
-            "leave the class out",
-            dataset.classes[label],
+            "%d class(es) with no picture to validate, as %r: what is chosen by validation pictures is chosen without "
+            "them. Where there are few pictures of a class, add some, or leave it out",
+            *(len(lacking), dataset.classes[lacking[0]]),
         )
 
 

@@ -99,9 +99,12 @@ class HeadChooser:
         fold = np.where(judge, deal(self.y, folds, self.seed), TRAINS)
         pairs = [(kind, strength) for kind in kinds for strength in STRENGTHS[kind]]
         with one_core_each() as threads:
-            everything = self.sums(np.arange(len(self.y)))
-            sums = [everything - self.sums(np.flatnonzero(fold == number)) for number in range(folds)]
-            found = list(threads.map(lambda pair: self.candidate(*pair, fold, sums), pairs))
+            each = threads.map if isinstance(self.views, np.ndarray) else map  # rows on the disk are read by one
+            numbers = np.unique(fold)
+            parts = list(each(lambda number: self.sums(np.flatnonzero(fold == number)), numbers))
+            everything = sum(parts[1:], parts[0])
+            sums = {number: everything - part for number, part in zip(numbers, parts) if number != TRAINS}
+            found = list(each(lambda pair: self.candidate(*pair, fold, sums), pairs))
         most = max(one.accuracy for one in found)
         error = math.sqrt(most * (1 - most) / judge.sum())
         best = min((one for one in found if one.accuracy >= most - error), key=lambda one: one.loss)
@@ -119,10 +122,10 @@ class HeadChooser:
             scale = best_scale(scores, self.y)
         return Candidate(kind, strength, None, None, scale)
 
-    def candidate(self, kind: str, strength: float, fold: np.ndarray, sums: list[Sums]) -> Candidate:
-        """`sums`: of the rows that train in each fold."""
+    def candidate(self, kind: str, strength: float, fold: np.ndarray, sums: dict[int, Sums]) -> Candidate:
+        """`sums`: of the rows that train in each fold, by its number."""
         scores, judge = np.empty((len(self.y), self.class_count), np.float32), fold != TRAINS
-        for number in range(len(sums)):
+        for number in sums:
             held_out = np.flatnonzero(fold == number)
             if kind in FROM_SUMS:
                 weights = FROM_SUMS[kind](sums[number], strength)

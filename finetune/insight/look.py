@@ -75,7 +75,7 @@ def novelty_of_a_run(
                 fitted = novelty.fit_novelty(found.rows[rows], groups[rows], seed=config.seed)
         fitted.save(folder)
         unlike = fitted(tuned["eval"] if tuned else found.rows[split.eval]) > novelty.THRESHOLD
-    except ValueError as error:
+    except novelty.NoThreshold as error:
         log.info("novelty: left out: %s", error)
         return None
     except Exception as error:  # a by-product never costs the product

@@ -40,6 +40,10 @@ TURNS = 8  # of the search for axes; more change nothing that can be measured
 log = logging.getLogger("finetune")
 
 
+class NoThreshold(Exception):
+    """What the training pictures are does not say how far others may be."""
+
+
 @dataclass(frozen=True)
 class Novelty:
     """scale * |d|^2 - |d @ axes|^2 with d = features of length 1 - mean: far in all directions, but for the axes, along
@@ -107,22 +111,22 @@ def fit_novelty(x: np.ndarray, groups: np.ndarray, held_out: np.ndarray | None =
             may tell them from new ones.
 
     Raises:
-        ValueError: nothing can be told from so few rows, or from equal ones, or where most are of one group.
+        NoThreshold: nothing can be told from so few rows, or from equal ones, or where most are of one group.
     """
     x = unit(x)
     whole = Moments.of(x)
     found = gaussian(whole, x)
     if found.scale > MOST_SCALE:
-        raise ValueError("the training pictures are too few, or have the same features")
+        raise NoThreshold("the training pictures are too few, or have the same features")
     if held_out is not None:
         if len(held_out) < LEAST_HELD_OUT:
-            raise ValueError(
+            raise NoThreshold(
                 f"blocks were trained, and {len(held_out)} validation pictures, of {LEAST_HELD_OUT}, give no threshold"
             )
         return found.within(upper_bound(found(held_out)))
     fold = dealt(groups, seed)
     if np.bincount(fold).max() > math.ceil(len(x) / 2):
-        raise ValueError("more than half of the training pictures are of one group")
+        raise NoThreshold("more than half of the training pictures are of one group")
     distances = np.empty(len(x), np.float32)
     for number in range(fold.max() + 1):
         out = fold == number

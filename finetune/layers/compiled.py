@@ -10,7 +10,6 @@ Letters: C channels, B pictures a batch, H x W pixels, H' x W' behind a stride.
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 import logging
 import os
@@ -18,7 +17,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -26,7 +24,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from finetune.device import has_feature
+from finetune.device import folder_of_this_process, has_feature
 from pretrained.fold import Convolution
 
 SOURCE = Path(__file__).with_name("kernels.cc")
@@ -61,15 +59,16 @@ def library() -> Path:
         raise OSError("MindSpore takes them on Linux only")
     if not compiler():
         raise OSError("there is no C++ compiler; install g++, or set CXX")
-    folder = Path(tempfile.mkdtemp(prefix="kernels-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    made = folder / "kernels.so"
+    made = folder_of_this_process() / "kernels.so"
     flags = [*FLAGS, *(OF_AVX2 if has_feature("AVX2") else ())]
     command = [*compiler(), *flags, str(SOURCE), "-o", str(made)]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode:
         raise OSError(f"{shlex.join(compiler())}: {done.stderr.strip() or done.returncode}")
-    ctypes.CDLL(str(made))
+    try:
+        ctypes.CDLL(str(made))
+    except OSError as error:
+        raise OSError(f"{error}; set TMPDIR to a folder that may hold programs") from error
     return made
 
 
