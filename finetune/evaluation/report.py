@@ -212,7 +212,8 @@ h1 { margin-bottom: 0; } .quiet { opacity: .7; margin-top: 0; }
 .numbers b { font-size: 2.4rem; display: block; line-height: 1.1; }
 table { border-collapse: collapse; margin: 1rem 0; } th, td { padding: .3rem .9rem; text-align: right; }
 th:first-child, td:first-child { text-align: left; } tr { border-bottom: 1px solid #8884; }
-td:first-child, li { overflow-wrap: anywhere; } td:first-child { min-width: 6.5rem; }
+td:first-child, li, .name { overflow-wrap: anywhere; } td:first-child { min-width: 6.5rem; }
+.name { display: inline-block; min-width: 5rem; }
 @media (max-width: 30rem) {
   th, td { padding: .3rem .25rem; font-size: .85rem; } td:first-child { min-width: 5rem; }
 }

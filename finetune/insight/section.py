@@ -59,7 +59,8 @@ def failures(kind: str, found: dict, paths: Mapping[str, Path]) -> str:
         rows, examples = [], []
         for pair in found["confused"]:
             true, said = pair["true"], pair["predicted"]
-            rows.append((html.escape(true), html.escape(said), str(pair["pictures"]), percent(pair["share"])))
+            other = f'<span class="name">{html.escape(said)}</span>'
+            rows.append((html.escape(true), other, str(pair["pictures"]), percent(pair["share"])))
             examples += [(paths[name], (mistaken(true, said), name)) for name in pair["examples"] if name in paths]
         head = ("class", "taken for", "pictures", "of its class")
         pieces.append(f"<h4>Confused most often</h4>{table(rows, head)}{sheet.sheet(examples)}")
