@@ -12,6 +12,7 @@ from PIL import Image
 from finetune.insight.copies import Copy, accuracy_without
 from finetune.insight.labels import doubtful
 from finetune.insight.sheet import sheet
+from finetune.insight.study import Rows, smallest
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,14 @@ def test_copies_are_named_with_both_paths(studied):
     assert "1 pair(s) of copies lie on both sides" in studied.stdout + studied.stderr
     report = (studied.folder / "report.html").read_text(encoding="utf-8")
     assert "Under two labels" in report and "train/red/wrong.png" in report and "once more.jpg" in report
+
+
+@pytest.mark.parametrize(("groups", "named"), [(None, "'b'"), ([1, 1, 1, 1, 2, 3, 4], "'a'")])
+def test_the_class_that_leaves_few_folds_is_named(groups, named):
+    y = np.array([0, 0, 0, 0, 1, 1, 1])
+    keys = [bytes([i]) for i in range(7)]
+    some = Rows(np.eye(7), y, ("a", "b"), keys, keys, keys, np.full(7, "train"), groups and np.array(groups))
+    assert smallest(some) == named
 
 
 def test_a_wrong_label_is_first(studied):

@@ -72,12 +72,17 @@ def study(rows: Rows, config: Config, run: Path) -> dict:
     judged = cross_validate(*those, config.train.l2, settings.folds, settings.seeds, *deal)
     answers = {}
     if judged is None:
-        log.info("insight: a class has one picture or group only: no folds")
+        log.warning("insight: %s has one picture or group only: no folds. Add some, or leave it out", smallest(rows))
     else:
         number, probabilities = judged
         answers["out_of_fold"] = Answers(rows.names, rows.y, probabilities)
         found["number"] = {**number.to_dict(), "blocks_trained": config.model.cut is not None}
         log.info("insight: %s", number.in_words())
+        if number.folds < settings.folds:
+            log.warning(
+                "insight: %d folds instead of %d, as %s has no more pictures or groups. Add some, or leave it out",
+                *(number.folds, settings.folds, smallest(rows)),
+            )
         if config.model.cut is not None:
             log.info("insight: that is of linear heads on the given backbone; blocks that were trained are not judged")
         _, probabilities = cross_validate(*those, STIFFER * config.train.l2, settings.folds, SEEDS, *deal)
@@ -95,6 +100,13 @@ def study(rows: Rows, config: Config, run: Path) -> dict:
     write_text(folder / section.FILE, section.html_of(found, dict(zip(rows.names, rows.paths))))
     log.info("insight: %.1f s", time.perf_counter() - started)
     return found
+
+
+def smallest(rows: Rows) -> str:
+    """The class with the fewest pictures or groups, in quotes."""
+    units = np.arange(len(rows.y)) if rows.groups is None else rows.groups
+    counts = [len(np.unique(units[rows.y == label])) for label in range(len(rows.classes))]
+    return repr(rows.classes[int(np.argmin(counts))])
 
 
 def look_for_copies(rows: Rows, pairs: copies.Proposed, looks: Looks, run: Path) -> dict:
