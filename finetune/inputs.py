@@ -1,19 +1,31 @@
-"""What a command begins with: pictures and backbone, checked before anything is written, and said in the log."""
+"""What a command begins with: pictures and backbone, checked before anything is written, and said in the log; then
+their features or pixels, the split, and a fresh head or network with the way to save it."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
-from datasets.base import Dataset, InputError
+import numpy as np
+
+from datasets.base import Dataset, InputError, Split
 from datasets.image import ImageSpec
 from datasets.listing import passed_over_lines
 from datasets.load import load
-from finetune.blocks import time_needed
+from finetune.blocks import time_needed, views_of
 from finetune.config import Config, DataConfig
 from finetune.device import Device
+from finetune.features.cache import Features, extract
+from finetune.features.engines.choose import choose_engine
 from finetune.features.remote.on_ray import check_address
-from finetune.features.usable import draw_split, shortened
+from finetune.features.usable import Findings, draw_split, shortened, usable_split
+from finetune.storage.rows import held
+from finetune.trained import save_from_scratch, save_trained
+from finetune.training.ensemble import assembled
+from finetune.training.networks import Head
+from finetune.training.scratch import make_network, normalise_pixels, read_pixels, write_pictures
 from pretrained.weights import Backbone, load_backbone
 
 MOST_ENLARGED = 1.5  # pictures, to the size that weights are for
@@ -132,3 +144,56 @@ def log_inputs(config: Config, device: Device, dataset: Dataset, backbone: Backb
             log.info("data.mirror_mean: features are the mean of a picture's and of its mirror image's; twice the time")
     if config.model.cut is not None:
         log.info(time_needed(config, backbone, dataset, device.threads))
+
+
+def on_backbone(
+    config: Config, device: Device, dataset: Dataset, backbone: Backbone, folder: Path
+) -> tuple[Features, Split, Findings, np.ndarray, Callable, Callable]:
+    """(features, split, what is to say of the pictures, all views of the training rows, a function that gives a fresh
+    head, one that saves the trained head with its backbone)."""
+    engine = choose_engine(backbone, device, config)
+    found = extract(dataset.paths, backbone, engine, config.cache_dir, device.threads)
+    split, findings = usable_split(dataset, found, config)
+    seen = held(found.rows, split.train)
+    if config.data.views_per_picture > 1 and config.model.cut is None:  # else they are for the blocks
+        trained = [dataset.paths[row] for row in split.train]
+        seen = held(extract(trained, backbone, engine, config.cache_dir, device.threads, views_of(config)).rows)
+    classes, model = len(dataset.classes), config.model
+    return (
+        found,
+        split,
+        findings,
+        seen,
+        lambda: assembled(
+            lambda seed: Head(backbone.feature_size, classes, model.hidden, model.dropout, seed),
+            config.seed,
+            config.train.members,
+        ),
+        lambda split, head: save_trained(folder, backbone, head),
+    )
+
+
+def on_pixels(
+    config: Config, device: Device, dataset: Dataset, backbone: None, folder: Path
+) -> tuple[Features, Split, Findings, np.ndarray, Callable, Callable]:
+    """The same without a backbone: pixels are the features, and a whole network is trained and saved."""
+    found = read_pixels(dataset, config.model)
+    split, findings = usable_split(dataset, found, config)
+    found, spec = normalise_pixels(found, dataset, split)
+
+    def save(split: Split, network) -> None:
+        save_from_scratch(folder, network, config.model.network, spec)
+        write_pictures(folder, dataset, split.eval, spec)
+
+    return (
+        found,
+        split,
+        findings,
+        found.rows[split.train],
+        lambda: assembled(
+            lambda seed: make_network(replace(config, seed=seed), spec, len(dataset.classes)),
+            config.seed,
+            config.train.members,
+        ),
+        save,
+    )

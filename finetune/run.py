@@ -12,42 +12,35 @@ import os
 import shlex
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 
-from datasets.base import Dataset, InputError, MachineFault, Split
+from datasets.base import Dataset, InputError, MachineFault
 from datasets.files import write_csv, write_json
 from datasets.split import write_split
 from finetune import run_folder
 from finetune.ahead import Ahead, ahead_of
-from finetune.blocks import cut_rows, fine_tune, tail_trainer, train_tail, views_of
+from finetune.blocks import cut_rows, fine_tune, tail_trainer, train_tail
 from finetune.config import Config
 from finetune.config_values import without_contradiction
 from finetune.device import Device
 from finetune.evaluation.calibrate import calibrate, in_words
 from finetune.evaluation.evaluate import Evaluation, evaluate, write_predictions
 from finetune.evaluation.summary import no_better_than, summary
-from finetune.features.cache import Features, extract, write_views
-from finetune.features.engines.choose import choose_engine
+from finetune.features.cache import write_views
 from finetune.features.resample import resampled
-from finetune.features.usable import Findings, usable_split
 from finetune.heads.choice import HeadChooser
-from finetune.inputs import image_in_short, load_inputs, log_inputs
+from finetune.inputs import image_in_short, load_inputs, log_inputs, on_backbone, on_pixels
 from finetune.insight.look import beside_a_run, novelty_of_a_run
 from finetune.metrics import majority_class, mcnemar, nearest_class_mean
 from finetune.storage.rows import held
-from finetune.trained import save_from_scratch, save_trained
 from finetune.training.cost import cost
-from finetune.training.ensemble import EnsembleTrainer, assembled, make_trainer
-from finetune.training.networks import Head
+from finetune.training.ensemble import EnsembleTrainer, make_trainer
 from finetune.training.predictor import Predictor
-from finetune.training.scratch import make_network, normalise_pixels, read_pixels, write_pictures
 from finetune.training.trainer import Trainer
 from finetune.training.unfinished import Unfinished
-from pretrained.weights import Backbone
 
 log = logging.getLogger("finetune")
 
@@ -229,59 +222,6 @@ def against_linear(linear: Evaluation | None, after: Evaluation, y: np.ndarray) 
         return {}
     right = [one.probabilities.argmax(1) == y for one in (after, linear)]
     return {"linear_head": linear.metrics, "mcnemar_p": mcnemar(*right)}
-
-
-def on_backbone(
-    config: Config, device: Device, dataset: Dataset, backbone: Backbone, folder: Path
-) -> tuple[Features, Split, Findings, np.ndarray, Callable, Callable]:
-    """(features, split, what is to say of the pictures, all views of the training rows, a function that gives a fresh
-    head, one that saves the trained head with its backbone)."""
-    engine = choose_engine(backbone, device, config)
-    found = extract(dataset.paths, backbone, engine, config.cache_dir, device.threads)
-    split, findings = usable_split(dataset, found, config)
-    seen = held(found.rows, split.train)
-    if config.data.views_per_picture > 1 and config.model.cut is None:  # else they are for the blocks
-        trained = [dataset.paths[row] for row in split.train]
-        seen = held(extract(trained, backbone, engine, config.cache_dir, device.threads, views_of(config)).rows)
-    classes, model = len(dataset.classes), config.model
-    return (
-        found,
-        split,
-        findings,
-        seen,
-        lambda: assembled(
-            lambda seed: Head(backbone.feature_size, classes, model.hidden, model.dropout, seed),
-            config.seed,
-            config.train.members,
-        ),
-        lambda split, head: save_trained(folder, backbone, head),
-    )
-
-
-def on_pixels(
-    config: Config, device: Device, dataset: Dataset, backbone: None, folder: Path
-) -> tuple[Features, Split, Findings, np.ndarray, Callable, Callable]:
-    """The same without a backbone: pixels are the features, and a whole network is trained and saved."""
-    found = read_pixels(dataset, config.model)
-    split, findings = usable_split(dataset, found, config)
-    found, spec = normalise_pixels(found, dataset, split)
-
-    def save(split: Split, network) -> None:
-        save_from_scratch(folder, network, config.model.network, spec)
-        write_pictures(folder, dataset, split.eval, spec)
-
-    return (
-        found,
-        split,
-        findings,
-        found.rows[split.train],
-        lambda: assembled(
-            lambda seed: make_network(replace(config, seed=seed), spec, len(dataset.classes)),
-            config.seed,
-            config.train.members,
-        ),
-        save,
-    )
 
 
 def features(config: Config, device: Device) -> None:

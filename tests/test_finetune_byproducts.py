@@ -9,7 +9,7 @@ import sys
 import pytest
 from conftest import CHECKOUT, call, draw_toys
 
-from finetune.evaluation.report import short_names
+from finetune.evaluation.figures import short_names
 
 
 def run_toys(place, classes, toy_backbone, **options):

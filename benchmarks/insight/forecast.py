@@ -8,12 +8,9 @@ the accuracy of all pictures in folds that leave an eighth out.
 
 from __future__ import annotations
 
-import argparse
-
 import numpy as np
 
-from finetune.config import load_config
-from finetune.device import init_device
+from benchmarks.insight.inputs import features_of, parser_of
 from finetune.insight.curve import FOLDS, learning_curve
 from finetune.insight.folds import cross_validate
 
@@ -22,20 +19,7 @@ TIMES = 5
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset_path", required=True)
-    parser.add_argument("--pretrain_ckpt", required=True)
-    parser.add_argument("--cache_dir", default="cache")
-    given = parser.parse_args()
-    flags = {"data.dataset_path": given.dataset_path, "model.pretrain_ckpt": given.pretrain_ckpt}
-    config = load_config(None, {**flags, "cache_dir": given.cache_dir})
-    device = init_device("CPU")
-    from finetune import run
-    from finetune.features.cache import extract
-    from finetune.features.engines.choose import choose_engine
-
-    dataset, backbone = run.load_inputs(config)
-    found = extract(dataset.paths, backbone, choose_engine(backbone, device, config), config.cache_dir, device.threads)
+    config, dataset, found = features_of(parser_of(__doc__).parse_args())
     x, y, classes, l2 = found.rows[:], dataset.labels, len(dataset.classes), config.train.l2
     truth, _ = cross_validate(x, y, classes, l2, PARTS, seeds=1)
     learnt_from = len(y) * (PARTS - 1) // PARTS

@@ -9,12 +9,9 @@ first tenth of the list, and without all suspects, unseen.
 
 from __future__ import annotations
 
-import argparse
-
 import numpy as np
 
-from finetune.config import load_config
-from finetune.device import init_device
+from benchmarks.insight.inputs import features_of, parser_of
 from finetune.heads.logistic import LinearHead
 from finetune.insight.folds import cross_validate
 from finetune.insight.labels import SEEDS, STIFFER, doubtful
@@ -24,21 +21,9 @@ TIMES = 3
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset_path", required=True)
-    parser.add_argument("--pretrain_ckpt", required=True)
-    parser.add_argument("--cache_dir", default="cache")
-    given = parser.parse_args()
-    flags = {"data.dataset_path": given.dataset_path, "model.pretrain_ckpt": given.pretrain_ckpt}
-    config = load_config(None, {**flags, "cache_dir": given.cache_dir, "data.valid_fraction": 0})
-    device = init_device("CPU")
-    from finetune import run
-    from finetune.features.cache import extract
-    from finetune.features.engines.choose import choose_engine
+    config, dataset, found = features_of(parser_of(__doc__).parse_args(), valid_fraction=0)
     from finetune.features.usable import usable_split
 
-    dataset, backbone = run.load_inputs(config)
-    found = extract(dataset.paths, backbone, choose_engine(backbone, device, config), config.cache_dir, device.threads)
     split, _ = usable_split(dataset, found, config)
     (x, y), (new, truth) = ((found.rows[rows], dataset.labels[rows]) for rows in (split.train, split.eval))
     classes, l2 = len(dataset.classes), config.train.l2

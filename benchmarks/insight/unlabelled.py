@@ -9,12 +9,9 @@ part, the mean of DRAWS draws, and how far it is from that of pictures at random
 
 from __future__ import annotations
 
-import argparse
-
 import numpy as np
 
-from finetune.config import load_config
-from finetune.device import init_device
+from benchmarks.insight.inputs import features_of, parser_of
 from finetune.heads.logistic import LinearHead
 from finetune.insight.novelty import unit
 
@@ -29,23 +26,13 @@ def nearest(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset_path", required=True)
-    parser.add_argument("--pretrain_ckpt", required=True)
-    parser.add_argument("--cache_dir", default="cache")
+    parser = parser_of(__doc__)
     parser.add_argument("--labelled", type=int, default=200)
     parser.add_argument("--added", type=int, default=100)
     given = parser.parse_args()
-    flags = {"data.dataset_path": given.dataset_path, "model.pretrain_ckpt": given.pretrain_ckpt}
-    config = load_config(None, {**flags, "cache_dir": given.cache_dir, "data.valid_fraction": 0})
-    device = init_device("CPU")
-    from finetune.features.cache import extract
-    from finetune.features.engines.choose import choose_engine
+    config, dataset, found = features_of(given, valid_fraction=0)
     from finetune.features.usable import usable_split
-    from finetune.inputs import load_inputs
 
-    dataset, backbone = load_inputs(config)
-    found = extract(dataset.paths, backbone, choose_engine(backbone, device, config), config.cache_dir, device.threads)
     split, _ = usable_split(dataset, found, config)
     (x, y), (new, truth) = ((found.rows[rows], dataset.labels[rows]) for rows in (split.train, split.eval))
     classes, l2, lengthless = len(dataset.classes), config.train.l2, unit(x)

@@ -73,7 +73,7 @@ class Data:
     def __init__(self, config, device, folds: int):
         from datasets.base import Split
         from finetune.heads.folds import deal
-        from finetune.run import load_inputs, on_backbone
+        from finetune.inputs import load_inputs, on_backbone
 
         self.device = device
         self.dataset, self.backbone = load_inputs(config)
